@@ -1,0 +1,62 @@
+"""What can go wrong, each in one line: what was given, what was expected, what to do.
+
+Every error that a user can cause derives from `PcsimError`; the command line prints it without a traceback
+and leaves with exit code 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class PcsimError(Exception):
+    """Base of all errors that pcsim raises on purpose."""
+
+
+class ConfigurationError(PcsimError):
+    """A model file, option or argument says something that cannot be."""
+
+
+class ShapeError(PcsimError):
+    """Arrays, layers or data that do not fit each other."""
+
+
+class DataError(PcsimError):
+    """A data set that is missing, damaged, or holds values that make no sense."""
+
+
+class LocalityError(PcsimError):
+    """An operation touches something that is neither its layer's own nor in its layer's inbox."""
+
+
+class ProgramError(PcsimError):
+    """A program that cannot run: an operation reads what nothing has written or sent yet."""
+
+
+class TraceError(PcsimError):
+    """A trace file that cannot be written, or is not one, or is not whole."""
+
+
+class NonFiniteError(PcsimError):
+    """Activities or energy became infinite or NaN during a run.
+
+    Attributes:
+        step: training step, counted from 0.
+        layer: index of the first layer that is affected.
+        iteration: number of inference iterations done when it was seen; 0 is the state before the first.
+    """
+
+    def __init__(self, step: int, layer: int, iteration: int) -> None:
+        super().__init__(
+            f"free energy of layer {layer} is not finite at training step {step}, iteration {iteration}: "
+            "expected finite activities; lower schedule.step_size or learning.rate"
+        )
+        self.step, self.layer, self.iteration = step, layer, iteration
+
+
+def nearest(given: str, known: Iterable[str]) -> str:
+    """Say which known name is closest to the given one, or list them all: the tail of an error message."""
+    names = sorted(known)
+    close = get_close_matches(given, names, n=1, cutoff=0.5)
+    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names)}"
