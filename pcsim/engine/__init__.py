@@ -1,0 +1,1 @@
+"""Runs a program: `fast` in place and without a clock, `event` through an event queue."""

@@ -1,0 +1,82 @@
+"""How others look on while an engine runs: statistics, recorders, progress."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pcsim.errors import NonFiniteError
+from pcsim.network.layer import Layer
+from pcsim.schedule.operation import Operation
+
+Statistic = npt.NDArray[np.float64]
+
+
+class Observer(Protocol):
+    """Is told of every operation that leaves an activity or an error as an iteration ends.
+
+    Under a reactive order nobody knows which one will be the last, so it is told of all of them, and what
+    comes later in the same iteration of a layer replaces what came before.
+    """
+
+    def begin_step(self, step: int) -> None:
+        """Learn that a mini-batch begins."""
+        ...
+
+    def observe(self, operation: Operation, unit: Layer) -> None:
+        """Look at the layer that has just acted; its arrays will change: copy what is to be kept."""
+        ...
+
+    def end_step(self) -> None:
+        """Learn that the mini-batch is over, learning included."""
+        ...
+
+
+class Statistics:
+    """Energy of every layer after every iteration of the current mini-batch, and a check that it is finite.
+
+    Row n of each array is the state after n iterations (row 0: after the forward sweep and the clamp);
+    column l − 1 is layer l. Where a layer did nothing in an iteration its row repeats the one before.
+
+    Attributes:
+        squared_error: ½‖e_l‖², batch mean; shape (T + 1, L).
+        free_energy: the layer's share of equation (1), batch mean; shape (T + 1, L).
+    """
+
+    def __init__(self, iterations: int, top: int) -> None:
+        self.squared_error: Statistic = np.zeros((iterations + 1, top))
+        self.free_energy: Statistic = np.zeros((iterations + 1, top))
+        self._known = np.zeros((iterations + 1, top), dtype=bool)
+        self._step = 0
+
+    def begin_step(self, step: int) -> None:
+        """Forget the mini-batch before."""
+        self._step = step
+        self._known[:] = False
+
+    def observe(self, operation: Operation, unit: Layer) -> None:
+        """Note the energy of a layer that has formed its error."""
+        if operation.name != "compare":
+            return
+        cell = operation.iteration, operation.layer - 1
+        squared_error = unit.squared_error()
+        self.squared_error[cell] = squared_error
+        self.free_energy[cell] = unit.free_energy(squared_error)
+        self._known[cell] = True
+
+    def end_step(self) -> None:
+        """Fill in what did not change and check all of it.
+
+        Raises:
+            NonFiniteError: names the step and the first iteration and layer that went wrong.
+        """
+        for row in range(1, len(self._known)):
+            same = ~self._known[row]
+            self.squared_error[row, same] = self.squared_error[row - 1, same]
+            self.free_energy[row, same] = self.free_energy[row - 1, same]
+        finite = np.isfinite(self.free_energy)
+        if not finite.all():
+            iteration, column = np.argwhere(~finite)[0]
+            raise NonFiniteError(self._step, int(column) + 1, int(iteration))

@@ -1,0 +1,116 @@
+"""What each layer does next, once the event engine says that it is free.
+
+A process hands out one operation at a time to each layer, or None while the layer has to wait for a
+message. It also decides when a message that has arrived is put into the inbox.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from pcsim.network.layer import Layer, MessageKind
+from pcsim.schedule.freshness import Freshness
+from pcsim.schedule.message import Message
+from pcsim.schedule.operation import Operation, Operations, Place
+from pcsim.schedule.orders import ReactiveOrder
+
+Door = tuple[int, MessageKind]  # a layer and the kind of message that comes in there
+
+
+class Process(Protocol):
+    """Decides what layers do; the engine decides when."""
+
+    def next_operation(self, layer: int) -> Operation | None:
+        """Return what the layer does now, or None if it waits for a message or is done."""
+        ...
+
+    def receive(self, message: Message) -> None:
+        """Take a message that has arrived."""
+        ...
+
+
+def deliver(message: Message, units: Sequence[Layer] | None) -> None:
+    """Put a message into the inbox, where it replaces the one of the same kind before it."""
+    if units is not None and message.payload is not None:
+        units[message.target].inbox[message.kind] = message.payload
+
+
+class InOrder:
+    """Every layer works through its own part of a fixed list, waiting for the messages that it names.
+
+    An operation must find the very messages that it would find if the list ran from top to bottom:
+    a message that comes early waits at the door until the ones before it have served. So the numbers do
+    not depend on how long anything takes.
+    """
+
+    def __init__(self, operations: Iterable[Operation], units: Sequence[Layer] | None) -> None:
+        self._units = units
+        self._agenda: dict[int, deque[tuple[Operation, dict[Door, int]]]] = defaultdict(deque)
+        self._arrived: dict[Door, deque[Message]] = defaultdict(deque)
+        self._delivered: dict[Door, int] = defaultdict(int)
+        sent: dict[Door, int] = defaultdict(int)
+        for operation in operations:
+            doors = [(operation.layer, kind) for kind in MessageKind]
+            read = {
+                door: sent[door]
+                for door in doors
+                if sent[door] and Place.inbox(*door) in operation.reads
+            }
+            self._agenda[operation.layer].append((operation, read))
+            if operation.sends is not None:
+                sent[operation.target, operation.sends] += 1
+
+    def next_operation(self, layer: int) -> Operation | None:
+        """Return the layer's next operation if its messages are there."""
+        agenda = self._agenda[layer]
+        if not agenda:
+            return None
+        operation, needed = agenda[0]
+        if any(self._delivered[door] + len(self._arrived[door]) < n for door, n in needed.items()):
+            return None
+        for door, n in needed.items():
+            while self._delivered[door] < n:
+                deliver(self._arrived[door].popleft(), self._units)
+                self._delivered[door] += 1
+        agenda.popleft()
+        return operation
+
+    def receive(self, message: Message) -> None:
+        """Keep a message at the door."""
+        self._arrived[message.target, message.kind].append(message)
+
+
+class Reacting:
+    """Every layer acts on whatever is in its inbox whenever something arrives: no barrier, no list."""
+
+    def __init__(self, order: ReactiveOrder, ops: Operations, units: Sequence[Layer] | None) -> None:
+        self._units = units
+        self._freshness = Freshness()
+        self._life = [order(ops, layer) for layer in range(ops.top + 1)]
+        self._news = [False] * (ops.top + 1)
+        self._waits = [False] * (ops.top + 1)
+
+    def next_operation(self, layer: int) -> Operation | None:
+        """Return the layer's next operation that would change something."""
+        while True:
+            if self._waits[layer] and not self._news[layer]:
+                return None
+            self._waits[layer] = False
+            operation = next(self._life[layer], None)
+            if operation is None:
+                self._waits[layer] = True
+                if not self._news[layer]:
+                    return None
+                self._news[layer] = False
+                continue
+            if not self._freshness.is_stale(operation):
+                self._freshness.note(operation)
+                return operation
+
+    def receive(self, message: Message) -> None:
+        """Put a message straight into the inbox and wake the layer."""
+        deliver(message, self._units)
+        self._freshness.note_arrival(Place.inbox(message.target, message.kind))
+        self._news[message.target] = True

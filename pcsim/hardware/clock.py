@@ -1,0 +1,72 @@
+"""Hardware models that give durations, in time units of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pcsim.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class Links:
+    """What a message needs on its way, besides its size; shared by all hardware models.
+
+    Attributes:
+        latency: time added to every message.
+        link_latency: latency of single links instead, by (source, target).
+        jitter: up to this much time more, uniformly at random.
+        seed: of the jitter.
+    """
+
+    latency: float = 0.0
+    link_latency: Mapping[tuple[int, int], float] = field(default_factory=dict)
+    jitter: float = 0.0
+    seed: int = 0
+
+    def delay(self, source: int, target: int, rng: np.random.Generator) -> float:
+        """Return the delay of one message."""
+        delay = self.link_latency.get((source, target), self.latency)
+        return delay + self.jitter * rng.random() if self.jitter else delay
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """A machine in which every operation and every message takes time.
+
+    Attributes:
+        time_per_operation: of any operation, in time units.
+        time_per_multiplication: of each multiplication in products with weights.
+        time_per_message: of any message.
+        time_per_byte: of each byte in a message.
+        links: latency and jitter.
+
+    Raises:
+        ConfigurationError: a duration below 0.
+    """
+
+    time_per_operation: float = 0.0
+    time_per_multiplication: float = 0.0
+    time_per_message: float = 0.0
+    time_per_byte: float = 0.0
+    links: Links = Links()
+
+    def __post_init__(self) -> None:
+        for name in ("time_per_operation", "time_per_multiplication", "time_per_message", "time_per_byte"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ConfigurationError(f"hardware.{name} = {getattr(self, name)}: expected 0 or more")
+
+    def operation_time(self, multiplications: int) -> float:
+        """Return how long a layer is busy with an operation of so many multiplications."""
+        return self.time_per_operation + self.time_per_multiplication * multiplications
+
+    def message_time(self, source: int, target: int, size: int, rng: np.random.Generator) -> float:
+        """Return how long a message of `size` bytes is under way."""
+        return self.time_per_message + self.time_per_byte * size + self.links.delay(source, target, rng)
+
+
+def unit(links: Links = Links()) -> Hardware:  # noqa: B008 - frozen
+    """Return the hardware of textbooks: one time unit an operation, free links (but for `links`)."""
+    return Hardware(time_per_operation=1.0, links=links)

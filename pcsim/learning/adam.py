@@ -1,0 +1,70 @@
+"""Adam (Kingma and Ba, 2015) on the local gradient, one optimizer a connection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pcsim.kernels import ActivationName, Array, Kernels
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam's constants, with the customary defaults."""
+
+    rate: float
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+
+    def __call__(self, weight: Array, bias: Array) -> AdamLearner:
+        """Return the learner of one connection."""
+        zeros = np.zeros_like
+        return AdamLearner(self, (zeros(weight), zeros(weight), zeros(bias), zeros(bias)))
+
+
+@dataclass
+class AdamLearner:
+    """Adam at one connection.
+
+    Attributes:
+        moments: first and second moment of the weight, then of the bias, in their shapes.
+        updates: how many updates were made.
+    """
+
+    rule: Adam
+    moments: tuple[Array, Array, Array, Array]
+    updates: int = field(default=0)
+
+    def learn(
+        self,
+        kernels: Kernels,
+        weight: Array,
+        bias: Array,
+        error_above: Array,
+        activity: Array,
+        activation: ActivationName,
+    ) -> float:
+        """Take one Adam step; return the mean |Δ|."""
+        self.updates += 1
+        rule = self.rule
+        return kernels.adam_step(
+            weight,
+            bias,
+            error_above,
+            activity,
+            activation,
+            self.moments,
+            self.updates,
+            rule.rate,
+            rule.beta1,
+            rule.beta2,
+            rule.epsilon,
+        )
+
+    def state(self) -> dict[str, Array]:
+        """Return the moments and the number of updates."""
+        names = ("weight_first", "weight_second", "bias_first", "bias_second")
+        moments: dict[str, Array] = dict(zip(names, self.moments, strict=True))
+        return moments | {"updates": np.array([self.updates], float)}

@@ -1,0 +1,77 @@
+"""MQ: one adaptive scalar a weight matrix in place of Adam's two moments a weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pcsim.kernels import ActivationName, Array, Kernels
+
+
+@dataclass(frozen=True)
+class MQ:
+    """Steps of matrix-wise equal size, equations (7) and (8) of arXiv 2305.13562.
+
+    Attributes:
+        rate: α_l; also where v_l starts.
+        minimum_rate: α_min.
+        r: keeps the quotient finite.
+        decay: ρ of the running mean v_l; 0.9999 for dense, 0.999 for convolutional networks.
+    """
+
+    rate: float
+    minimum_rate: float = 1e-3
+    r: float = 1e-6
+    decay: float = 0.9999
+
+    def __call__(self, weight: Array, bias: Array) -> MQLearner:
+        """Return the learner of one connection."""
+        return MQLearner(self, np.array([self.rate]))
+
+
+@dataclass
+class MQLearner:
+    """MQ at one connection.
+
+    Attributes:
+        mean_gradient: v_l, the running mean of |[G_l, g_l]|; shape (1,), float64.
+        updates: how many updates were made.
+    """
+
+    rule: MQ
+    mean_gradient: Array
+    updates: int = field(default=0)
+
+    def learn(
+        self,
+        kernels: Kernels,
+        weight: Array,
+        bias: Array,
+        error_above: Array,
+        activity: Array,
+        activation: ActivationName,
+    ) -> float:
+        """W_l += (α/(v_l + r) + α_min) G_l, then update v_l; return the mean |Δ|.
+
+        The running mean is a plain mean of the first updates, ρ_n = min(n/(n + 1), ρ), so that the
+        start value does not linger.
+        """
+        self.updates += 1
+        decay = min(self.updates / (self.updates + 1), self.rule.decay)
+        return kernels.mq_step(
+            weight,
+            bias,
+            error_above,
+            activity,
+            activation,
+            self.mean_gradient,
+            self.rule.rate,
+            self.rule.minimum_rate,
+            self.rule.r,
+            decay,
+        )
+
+    def state(self) -> dict[str, Array]:
+        """Return v_l and the number of updates."""
+        return {"mean_gradient": self.mean_gradient, "updates": np.array([self.updates], float)}

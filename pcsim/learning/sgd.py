@@ -1,0 +1,41 @@
+"""Plain gradient steps: W_l += α G_l."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pcsim.kernels import ActivationName, Array, Kernels
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Stochastic gradient descent on the free energy with one rate α for all connections."""
+
+    rate: float
+
+    def __call__(self, weight: Array, bias: Array) -> SGDLearner:
+        """Return the learner of one connection."""
+        return SGDLearner(self)
+
+
+@dataclass(frozen=True)
+class SGDLearner:
+    """SGD at one connection; it has no state."""
+
+    rule: SGD
+
+    def learn(
+        self,
+        kernels: Kernels,
+        weight: Array,
+        bias: Array,
+        error_above: Array,
+        activity: Array,
+        activation: ActivationName,
+    ) -> float:
+        """W_l += α G_l, b_l += α g_l; return the mean |Δ|."""
+        return kernels.sgd_step(weight, bias, error_above, activity, activation, self.rule.rate)
+
+    def state(self) -> dict[str, Array]:
+        """Return nothing: SGD remembers nothing."""
+        return {}

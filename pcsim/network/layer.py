@@ -1,0 +1,183 @@
+"""The local unit: a layer that owns its state and knows nothing but its inbox.
+
+A layer has no reference to any other layer, so its six operations can only touch what they own and what
+others have sent. Who acts when is the schedule's business; who carries messages is the engine's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+import numpy as np
+
+from pcsim.kernels import ActivationName, Array, Kernels, OutputName
+from pcsim.network.connection import Dense
+
+
+class MessageKind(StrEnum):
+    """What layers tell each other."""
+
+    PREDICTION = "prediction"
+    """p_{l+1}, sent up by layer l; shape (batch, n_{l+1})."""
+    ERROR = "error"
+    """e_l, sent down by layer l; shape (batch, n_l)."""
+
+
+class Learner(Protocol):
+    """A learning rule at one connection, with its state; the rules are in `pcsim.learning`."""
+
+    def learn(
+        self,
+        kernels: Kernels,
+        weight: Array,
+        bias: Array,
+        error_above: Array,
+        activity: Array,
+        activation: ActivationName,
+    ) -> float:
+        """Update weight and bias in place from what the layer holds; return the mean |Δ| over both."""
+        ...
+
+    def state(self) -> dict[str, Array]:
+        """Return the arrays that the rule carries from update to update, by name."""
+        ...
+
+
+@dataclass(frozen=True)
+class LayerTraits:
+    """The constants of one layer.
+
+    Attributes:
+        index: position, 0 the input, L the output.
+        size: number of neurons, n_l.
+        activation: f of this layer.
+        output: the output function, at layer L only.
+        mix: share of out(p_L) in the clamped output, m; 0 is the hard clamp.
+        precision: γ_l, the weight of ½‖e_l‖² in the free energy.
+        precision_above: γ_{l+1}, a constant of the outgoing connection.
+        activity_decay: γ_l^decay, the weight of ½‖f(ĥ_l)‖² in the free energy.
+    """
+
+    index: int
+    size: int
+    activation: ActivationName
+    output: OutputName | None = None
+    mix: float = 0.0
+    precision: float = 1.0
+    precision_above: float = 1.0
+    activity_decay: float = 0.0
+
+
+class Layer:
+    """Layer l: activity ĥ_l and error e_l (batch, n_l), connection (W_l, b_l), learner, inbox.
+
+    Attributes:
+        inbox: the latest message of each kind: the prediction from below, the error from above.
+        target: what the layer is clamped to: x at the input, y at the output, None elsewhere.
+        outgoing: the buffer (batch, n_{l+1}) in which the next prediction is formed.
+        update_magnitude: mean |Δ| over weight and bias of the last learning step.
+    """
+
+    def __init__(
+        self,
+        traits: LayerTraits,
+        batch: int,
+        dtype: np.dtype[np.floating],
+        kernels: Kernels,
+        connection: Dense | None = None,
+        parameters: tuple[Array, Array] | None = None,
+        learner: Learner | None = None,
+    ) -> None:
+        self.traits, self.kernels, self.connection, self.learner = traits, kernels, connection, learner
+        self.activity = np.zeros((batch, traits.size), dtype)
+        self.error = np.zeros((batch, traits.size), dtype)
+        self.target: Array | None = None
+        self.inbox: dict[MessageKind, Array] = {}
+        self.update_magnitude = 0.0
+        if connection is not None and parameters is not None:
+            self.weight, self.bias = parameters
+            self.outgoing = np.zeros((batch, connection.outputs), dtype)
+            self.feedback = np.zeros((batch, traits.size), dtype)
+
+    def initialise(self) -> None:
+        """ĥ_l = p_l; at the output ĥ_L = out(p_L), a plain forward pass."""
+        prediction = self.inbox[MessageKind.PREDICTION]
+        if self.traits.output is not None:
+            prediction = self.kernels.output(self.traits.output, prediction)
+        self.activity[...] = prediction
+
+    def clamp(self) -> None:
+        """ĥ_0 = x at the input; ĥ_L = y (hard) or (1 − m) y + m out(p_L) (soft) at the output."""
+        assert self.target is not None
+        if self.traits.output is None or self.traits.mix == 0:
+            self.activity[...] = self.target
+        else:
+            prediction = self.inbox[MessageKind.PREDICTION]
+            self.kernels.soft_clamp(
+                self.target, prediction, self.traits.output, self.traits.mix, self.activity
+            )
+
+    def predict(self) -> Array:
+        """Form and return p_{l+1} = W_l f(ĥ_l) + b_l."""
+        assert self.connection is not None
+        self.kernels.predict(
+            self.activity, self.weight, self.bias, self.connection.activation, self.outgoing
+        )
+        return self.outgoing
+
+    def compare(self) -> Array:
+        """Form and return e_l = ĥ_l − p_l, at the output ĥ_L − out(p_L)."""
+        prediction = self.inbox[MessageKind.PREDICTION]
+        if self.traits.output is None:
+            self.kernels.compare(self.activity, prediction, self.error)
+        else:
+            self.kernels.compare_output(self.activity, prediction, self.traits.output, self.error)
+        return self.error
+
+    def relax(self, step: float) -> None:
+        """Move ĥ_l by one step of size k down the free energy, equation (2)."""
+        assert self.connection is not None
+        traits = self.traits
+        error_above = self.inbox[MessageKind.ERROR]
+        self.kernels.feedback(error_above, self.weight, traits.precision_above, self.feedback)
+        self.kernels.relax(
+            self.activity,
+            self.error,
+            self.feedback,
+            self.connection.activation,
+            step,
+            traits.precision,
+            traits.activity_decay,
+        )
+
+    def learn(self) -> None:
+        """Let the learning rule update (W_l, b_l) from e_{l+1} in the inbox and f(ĥ_l), equation (4)."""
+        assert self.connection is not None
+        assert self.learner is not None
+        self.update_magnitude = self.learner.learn(
+            self.kernels,
+            self.weight,
+            self.bias,
+            self.inbox[MessageKind.ERROR],
+            self.activity,
+            self.connection.activation,
+        )
+
+    def squared_error(self) -> float:
+        """Return ½‖e_l‖², the mean over the batch."""
+        return self.kernels.squared_error(self.error)
+
+    def free_energy(self, squared_error: float) -> float:
+        """Return this layer's share of the free energy, equation (1), from its ½‖e_l‖²."""
+        traits = self.traits
+        if traits.output is None:
+            return self.kernels.free_energy(
+                self.activity, squared_error, traits.activation, traits.precision, traits.activity_decay
+            )
+        assert self.target is not None
+        prediction = self.inbox[MessageKind.PREDICTION]
+        return self.kernels.output_free_energy(
+            self.target, self.activity, prediction, squared_error, traits.output, traits.precision
+        )

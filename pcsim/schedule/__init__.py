@@ -1,0 +1,1 @@
+"""When layers act: operations, orders, and the programs that orders are written out into."""

@@ -1,0 +1,199 @@
+"""Proof of locality: by what operations declare, and by what they do when everything else is disturbed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import NoReturn
+
+import numpy as np
+
+from pcsim.errors import LocalityError
+from pcsim.kernels import ActivationName, Array, Kernels
+from pcsim.network.layer import Layer, MessageKind
+from pcsim.network.network import Network
+from pcsim.schedule.operation import Operation, Place
+
+State = dict[Place, list[Array]]
+
+
+class _HebbianStandIn:
+    """Learns at a fixed rate: enough to see what a learning operation touches."""
+
+    def learn(
+        self,
+        kernels: Kernels,
+        weight: Array,
+        bias: Array,
+        error_above: Array,
+        activity: Array,
+        activation: ActivationName,
+    ) -> float:
+        return kernels.sgd_step(weight, bias, error_above, activity, activation, 0.1)
+
+    def state(self) -> dict[str, Array]:
+        return {}
+
+
+def stand_ins(network: Network) -> tuple[Layer, ...]:
+    """Return units of a network of the same depth and clamp, but only two or three neurons a layer."""
+    small = Network.dense(
+        [2 + layer % 2 for layer in range(len(network.sizes))],
+        activation=network.traits[1].activation,
+        output=network.traits[-1].output or "identity",
+        proximal_step=100.0 if network.soft_clamp else float("inf"),
+        dtype="float64",
+    )
+    return small.layers(2, lambda weight, bias: _HebbianStandIn())
+
+
+def check(operations: Sequence[Operation], layers: Sequence[Layer]) -> None:
+    """Raise LocalityError for the first operation that is not local, declared or rehearsed."""
+    for operation in operations:
+        _check_declaration(operation, len(layers) - 1)
+    distinct = {(operation.name, operation.layer, operation.sends): operation for operation in operations}
+    own_actions = {id(operation.action): operation for operation in operations}
+    with _borrowed(layers):
+        for operation in {*distinct.values(), *own_actions.values()}:
+            _rehearse(operation, layers)
+
+
+def _check_declaration(operation: Operation, top: int) -> None:
+    """Compare what an operation says with what its layer owns and receives."""
+    if not 0 <= operation.layer <= top:
+        raise LocalityError(f"{operation}: expected a layer from 0 to {top}")
+    for verb, places in (("reads", operation.reads), ("writes", operation.writes)):
+        for place in sorted(places):
+            if place.layer != operation.layer:
+                _refuse(operation, f"{verb} {place}", top)
+    for place in sorted(operation.writes):
+        if place.name.startswith("inbox"):
+            _refuse(operation, f"changes a received message, {place}", top)
+    if operation.sends and not 0 <= operation.target <= top:
+        _refuse(operation, f"sends its {operation.sends} to layer {operation.target}, which is none", top)
+
+
+def _refuse(operation: Operation, deed: str, top: int) -> NoReturn:
+    """Raise the error: who does what, and what would be allowed."""
+    below, above = operation.layer - 1, operation.layer + 1
+    senders = [str(layer) for layer in (below, above) if 0 <= layer <= top]
+    holds = f"messages from layer{'s' if len(senders) > 1 else ''} {' and '.join(senders)} only"
+    raise LocalityError(f"{operation} {deed}; layer {operation.layer}'s inbox holds {holds}")
+
+
+@contextmanager
+def _borrowed(layers: Sequence[Layer]) -> Iterator[None]:
+    """Give the layers full inboxes and targets to rehearse with; leave them as they were."""
+    kept = {place: [array.copy() for array in arrays] for place, arrays in _state(layers).items()}
+    held = [(layer.inbox, layer.target, layer.learner) for layer in layers]
+    try:
+        for layer in layers:
+            batch = len(layer.activity)
+            layer.inbox = {MessageKind.PREDICTION: np.zeros_like(layer.activity)} if layer.traits.index else {}
+            if layer.connection is not None:
+                shape = (batch, layer.connection.outputs)
+                layer.inbox[MessageKind.ERROR] = np.zeros(shape, layer.activity.dtype)
+            layer.target = np.zeros_like(layer.activity)
+        yield
+    finally:
+        for layer, (inbox, target, learner) in zip(layers, held, strict=True):
+            layer.inbox, layer.target, layer.learner = inbox, target, learner
+        _fill(layers, kept)
+
+
+def _state(layers: Sequence[Layer]) -> State:
+    """Return the live arrays behind every place of every layer."""
+    state: State = {}
+    for layer in layers:
+        index = layer.traits.index
+        named = {"activity": [layer.activity], "error": [layer.error]}
+        if layer.connection is not None:
+            named |= {"weight": [layer.weight], "bias": [layer.bias], "outgoing": [layer.outgoing]}
+        if layer.target is not None:
+            named["target"] = [layer.target]
+        if layer.learner is not None:
+            named["learner"] = list(layer.learner.state().values())
+        state |= {Place(index, name): arrays for name, arrays in named.items()}
+        state |= {Place.inbox(index, kind): [array] for kind, array in layer.inbox.items()}
+    return state
+
+
+def _fill(layers: Sequence[Layer], values: State) -> None:
+    """Copy values into the live arrays."""
+    for place, arrays in _state(layers).items():
+        for array, value in zip(arrays, values[place], strict=True):
+            array[...] = value
+
+
+def _random(layers: Sequence[Layer], rng: np.random.Generator) -> State:
+    """Draw values for every place, all positive so that no gate is shut."""
+    return {
+        place: [rng.uniform(0.5, 1.5, array.shape) for array in arrays]
+        for place, arrays in _state(layers).items()
+    }
+
+
+def _perform(operation: Operation, layers: Sequence[Layer], before: State) -> tuple[State, Array | None]:
+    """Run one operation from a given state; return the state it leaves and its payload."""
+    learners = [layer.learner for layer in layers]
+    for layer, learner in zip(layers, learners, strict=True):
+        layer.learner = deepcopy(learner)  # hidden counters must start alike in every rehearsal
+    try:
+        _fill(layers, before)
+        payload = operation.action(layers[operation.layer])
+        after = {place: [array.copy() for array in arrays] for place, arrays in _state(layers).items()}
+        return after, None if payload is None else payload.copy()
+    except (KeyError, AttributeError, AssertionError, IndexError) as error:
+        raise LocalityError(
+            f"{operation} asks layer {operation.layer} for something that it does not have: {error!r}"
+        ) from error
+    finally:
+        for layer, learner in zip(layers, learners, strict=True):
+            layer.learner = learner
+
+
+def _rehearse(operation: Operation, layers: Sequence[Layer]) -> None:
+    """Check that nothing undeclared is changed, and that nothing undeclared makes a difference."""
+    rng = np.random.default_rng(0)
+    top = len(layers) - 1
+    base = _cast(_random(layers, rng), layers)
+    result = _perform(operation, layers, base)
+    for place in sorted(base):
+        sending = place == Place(operation.layer, "outgoing") and operation.sends is not None
+        if place not in operation.writes and not sending and not _same(result[0][place], base[place]):
+            received = place.name.startswith("inbox")
+            _refuse(operation, f"changes a received message, {place}" if received else f"writes {place}", top)
+    other = _cast(_random(layers, rng), layers)
+    undeclared = sorted(place for place in base if place not in operation.reads)
+    disturbed = base | {place: other[place] for place in undeclared}
+    if _agree(operation, result, _perform(operation, layers, disturbed)):
+        return
+    for place in undeclared:
+        if not _agree(operation, result, _perform(operation, layers, base | {place: other[place]})):
+            _refuse(operation, f"reads {place} without declaring it", top)
+    _refuse(operation, "depends on something other than what it declares", top)
+
+
+def _cast(values: State, layers: Sequence[Layer]) -> State:
+    """Round values to the types of the live arrays, so that copies compare equal."""
+    live = _state(layers)
+    return {
+        place: [value.astype(array.dtype) for value, array in zip(values[place], live[place], strict=True)]
+        for place in values
+    }
+
+
+def _agree(
+    operation: Operation, one: tuple[State, Array | None], other: tuple[State, Array | None]
+) -> bool:
+    """Return whether two rehearsals wrote and sent the same bits."""
+    if not all(_same(one[0][place], other[0][place]) for place in operation.writes if place in one[0]):
+        return False
+    if operation.sends is None:
+        return True
+    return one[1] is not None and other[1] is not None and np.array_equal(one[1], other[1])
+
+
+def _same(one: list[Array], other: list[Array]) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))

@@ -1,0 +1,206 @@
+"""The six things a layer can do, each with what it reads, writes and sends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+from pcsim.kernels import Array
+from pcsim.network.layer import Layer, MessageKind
+from pcsim.network.network import Network
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """Something that can be read or written: `name` at `layer`.
+
+    Names are activity, error, weight, bias, learner, target, inbox.prediction and inbox.error.
+    """
+
+    layer: int
+    name: str
+
+    @classmethod
+    def inbox(cls, layer: int, kind: MessageKind) -> Place:
+        """Return the place in a layer's inbox that holds the latest message of a kind."""
+        return cls(layer, f"inbox.{kind}")
+
+    def __str__(self) -> str:
+        """Name the place as an error message would."""
+        return f"layer {self.layer}'s {self.name}"
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One layer does one thing, once.
+
+    Attributes:
+        name: initialise, clamp, predict, compare, relax, learn, or a user's own.
+        layer: who does it.
+        iteration: inference iterations begun so far; 0 is the forward sweep.
+        reads: places whose values may influence what it writes and sends.
+        writes: places that it may change.
+        sends: the kind of message it sends, if any: predictions go up, errors down.
+        multiplications: in products with the weights, for one sample.
+        values: in the message, for one sample.
+        action: what it does to its layer; returns the payload if it sends.
+    """
+
+    name: str
+    layer: int
+    iteration: int
+    reads: frozenset[Place]
+    writes: frozenset[Place]
+    sends: MessageKind | None = None
+    multiplications: int = 0
+    values: int = 0
+    action: Callable[[Layer], Array | None] = field(compare=False, repr=False, kw_only=True)
+
+    @property
+    def target(self) -> int:
+        """The layer that receives what this operation sends."""
+        return self.layer + 1 if self.sends is MessageKind.PREDICTION else self.layer - 1
+
+    @property
+    def delivers(self) -> frozenset[Place]:
+        """The place in the neighbour's inbox that its message reaches; empty if it sends none."""
+        return frozenset() if self.sends is None else frozenset({Place.inbox(self.target, self.sends)})
+
+    @property
+    def changes(self) -> frozenset[Place]:
+        """All places that hold something new afterwards: what it writes and where its message arrives."""
+        return self.writes | self.delivers
+
+    def silent(self) -> Operation:
+        """Return the same operation keeping its result to itself: no message is sent."""
+        return replace(self, sends=None, values=0)
+
+    def __str__(self) -> str:
+        """Name the operation as an error message would."""
+        return f"{self.name}(layer {self.layer})"
+
+
+def _places(layer: int, names: str) -> frozenset[Place]:
+    return frozenset(Place(layer, name) for name in names.split())
+
+
+@dataclass(frozen=True)
+class Operations:
+    """The vocabulary of an order: makes operations of one network with given step sizes.
+
+    Attributes:
+        network: whose layers act.
+        step_sizes: k of each inference iteration; their number is T.
+    """
+
+    network: Network
+    step_sizes: tuple[float, ...]
+
+    @property
+    def top(self) -> int:
+        """L, the index of the output layer."""
+        return self.network.top
+
+    @property
+    def hidden(self) -> range:
+        """The layers that relax, bottom to top: 1, …, L − 1."""
+        return range(1, self.top)
+
+    @property
+    def senders(self) -> range:
+        """The layers that own a connection, bottom to top: 0, …, L − 1."""
+        return range(self.top)
+
+    @property
+    def iterations(self) -> range:
+        """The inference iterations t = 0, …, T − 1."""
+        return range(len(self.step_sizes))
+
+    def initialise(self, layer: int) -> Operation:
+        """ĥ_l = p_l, in the forward sweep."""
+        reads, writes = _places(layer, "inbox.prediction"), _places(layer, "activity")
+        return Operation("initialise", layer, 0, reads, writes, action=Layer.initialise)
+
+    def clamp(self, layer: int, iteration: int = 0) -> Operation:
+        """ĥ_0 = x, or ĥ_L towards y; a soft clamp looks at the prediction too."""
+        soft = layer == self.top and self.network.soft_clamp
+        reads = _places(layer, "target inbox.prediction" if soft else "target")
+        return Operation("clamp", layer, iteration, reads, _places(layer, "activity"), action=Layer.clamp)
+
+    def predict(self, layer: int, iteration: int = 0) -> Operation:
+        """Send p_{l+1} up."""
+        connection = self.network.connections[layer]
+        return Operation(
+            "predict",
+            layer,
+            iteration,
+            _places(layer, "activity weight bias"),
+            frozenset(),
+            MessageKind.PREDICTION,
+            connection.multiplications,
+            connection.outputs,
+            action=Layer.predict,
+        )
+
+    def compare(self, layer: int, iteration: int = 0) -> Operation:
+        """Form e_l and send it down."""
+        return Operation(
+            "compare",
+            layer,
+            iteration,
+            _places(layer, "activity inbox.prediction"),
+            _places(layer, "error"),
+            MessageKind.ERROR,
+            values=self.network.sizes[layer],
+            action=Layer.compare,
+        )
+
+    def relax(self, layer: int, iteration: int) -> Operation:
+        """Move ĥ_l by the step of this iteration, t = iteration − 1."""
+        step = self.step_sizes[iteration - 1]
+        return Operation(
+            "relax",
+            layer,
+            iteration,
+            _places(layer, "activity error weight inbox.error"),
+            _places(layer, "activity"),
+            multiplications=self.network.connections[layer].multiplications,
+            action=lambda unit: unit.relax(step),
+        )
+
+    def learn(self, layer: int, iteration: int) -> Operation:
+        """Update W_l and b_l."""
+        return Operation(
+            "learn",
+            layer,
+            iteration,
+            _places(layer, "activity inbox.error weight bias learner"),
+            _places(layer, "weight bias learner"),
+            multiplications=self.network.connections[layer].multiplications,
+            action=Layer.learn,
+        )
+
+    def forward_sweep(self) -> Iterator[Operation]:
+        """Clamp the input and let every layer take over its prediction; the output is clamped too."""
+        yield self.clamp(0)
+        for layer in self.senders:
+            yield self.predict(layer)
+            if layer + 1 < self.top:
+                yield self.initialise(layer + 1)
+        yield from self.settle(0)
+
+    def settle(self, iteration: int) -> Iterator[Operation]:
+        """Bring all predictions, the soft clamp and all errors up to date with the activities.
+
+        What has not changed is not computed or sent again: the program leaves it out.
+        """
+        for layer in self.senders:
+            yield self.predict(layer, iteration)
+        yield self.clamp(self.top, iteration)
+        for layer in range(1, self.top + 1):
+            yield self.compare(layer, iteration)
+
+    def learning_phase(self) -> Iterator[Operation]:
+        """Let every connection learn."""
+        for layer in self.senders:
+            yield self.learn(layer, len(self.step_sizes))

@@ -1,0 +1,250 @@
+"""A schedule written out: the flat list of local operations that every engine runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from pcsim.errors import ConfigurationError, ProgramError, nearest
+from pcsim.network.layer import Layer
+from pcsim.network.network import Network
+from pcsim.schedule import locality
+from pcsim.schedule.freshness import Freshness
+from pcsim.schedule.operation import Operation, Operations, Place
+from pcsim.schedule.orders import REACTIVE_ORDERS, STATIC_ORDERS, Order, ReactiveOrder
+
+LASTING = frozenset({"weight", "bias", "learner", "target"})  # in place before a mini-batch begins
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Which order, how many iterations, how far each goes.
+
+    Attributes:
+        order: the name of an order, or a function that writes one (see `pcsim.schedule.orders`).
+        iterations: T, inference iterations a mini-batch.
+        step_size: ε of the activity updates.
+        step_decay: "harmonic", k = ε/(1 + t), or "none", k = ε.
+
+    Raises:
+        ConfigurationError: an unknown order, T below 0, a step size that is not above 0.
+    """
+
+    order: str | Order = "sequential"
+    iterations: int = 3
+    step_size: float = 0.05
+    step_decay: Literal["harmonic", "none"] = "harmonic"
+
+    def __post_init__(self) -> None:
+        known = {**STATIC_ORDERS, **REACTIVE_ORDERS}
+        if isinstance(self.order, str) and self.order not in known:
+            raise ConfigurationError(f"schedule.order = '{self.order}': {nearest(self.order, known)}")
+        if self.iterations < 0:
+            raise ConfigurationError(f"schedule.iterations = {self.iterations}: expected 0 or more")
+        if not 0 < self.step_size < float("inf"):
+            raise ConfigurationError(f"schedule.step_size = {self.step_size}: expected a value above 0")
+        if self.step_decay not in ("harmonic", "none"):
+            raise ConfigurationError(
+                f"schedule.step_decay = '{self.step_decay}': expected 'harmonic' or 'none'"
+            )
+
+    @property
+    def name(self) -> str:
+        """The order's name."""
+        return self.order if isinstance(self.order, str) else self.order.__name__
+
+    @property
+    def reacts(self) -> bool:
+        """Whether the order depends on the arrival of messages, so that only the event engine can walk it."""
+        return self.order in REACTIVE_ORDERS
+
+    def operations(self, network: Network) -> Operations:
+        """Return the vocabulary for a network, with this schedule's step sizes."""
+        decay = self.step_decay == "harmonic"
+        steps = tuple(self.step_size / (1 + t) if decay else self.step_size for t in range(self.iterations))
+        return Operations(network, steps)
+
+    def plan(self, network: Network) -> Program | Reaction:
+        """Write the order out for a network if it is a fixed list; else say how each layer reacts."""
+        if isinstance(self.order, str) and self.order in REACTIVE_ORDERS:
+            return Reaction(network, self.operations(network), REACTIVE_ORDERS[self.order])
+        return Program.build(network, self)
+
+
+@dataclass(frozen=True)
+class Reaction:
+    """An order without a list: what each layer does when messages arrive, then one learning phase.
+
+    Attributes:
+        network: whose layers act.
+        operations: the vocabulary, with step sizes.
+        order: yields one layer's operations, None to wait for a message.
+    """
+
+    network: Network
+    operations: Operations
+    order: ReactiveOrder
+
+    @property
+    def iterations(self) -> int:
+        """T, the most often that a layer relaxes."""
+        return len(self.operations.step_sizes)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a program does with one mini-batch, counted without doing it.
+
+    Attributes:
+        matrix_products: products with a weight matrix, and outer products.
+        multiplications: scalar multiplications in them; element-wise work is not counted.
+        messages: messages sent.
+        values: numbers in them, zeros included.
+    """
+
+    matrix_products: int
+    multiplications: int
+    messages: int
+    values: int
+
+
+@dataclass(frozen=True)
+class Program:
+    """The operations of one mini-batch, in an order in which they may run one after the other.
+
+    Attributes:
+        network: whose layers act.
+        operations: what is done; nothing redundant, no message that nobody reads.
+        iterations: T.
+    """
+
+    network: Network
+    operations: tuple[Operation, ...]
+    iterations: int
+
+    @classmethod
+    def build(cls, network: Network, schedule: Schedule) -> Program:
+        """Write the schedule out for a network.
+
+        Raises:
+            ConfigurationError: the order depends on when messages arrive (asynchronous).
+            ProgramError: an operation reads what nothing has written or sent before.
+        """
+        if schedule.reacts:
+            raise ConfigurationError(
+                f"order '{schedule.name}' depends on when messages arrive and has no fixed list: "
+                "use the event engine (--engine event)"
+            )
+        order = STATIC_ORDERS[schedule.order] if isinstance(schedule.order, str) else schedule.order
+        needed = without_unread_messages(without_repetition(order(schedule.operations(network))))
+        return cls(network, _checked(needed), schedule.iterations)
+
+    def cost(self, batch: int) -> Cost:
+        """Count the work of one mini-batch of `batch` samples."""
+        return Cost(
+            sum(1 for operation in self.operations if operation.multiplications),
+            batch * sum(operation.multiplications for operation in self.operations),
+            sum(1 for operation in self.operations if operation.sends),
+            batch * sum(operation.values for operation in self.operations),
+        )
+
+    @cached_property
+    def dependencies(self) -> tuple[frozenset[int], ...]:
+        """For each operation, the indices of those that must come first.
+
+        It must follow whoever last changed what it reads or changes, and whoever still reads what it
+        changes. Any order that respects this gives the same bits.
+        """
+        last_change: dict[Place, int] = {}
+        readers: dict[Place, set[int]] = {}
+        result = []
+        for index, operation in enumerate(self.operations):
+            before = {last_change[p] for p in operation.reads | operation.changes if p in last_change}
+            before.update(*(readers.get(place, set()) for place in operation.changes))
+            result.append(frozenset(before))
+            for place in operation.reads:
+                readers.setdefault(place, set()).add(index)
+            for place in operation.changes:
+                last_change[place], readers[place] = index, set()
+        return tuple(result)
+
+    def reordered(self, rng: np.random.Generator) -> Program:
+        """Return the same program as a random linear extension of its dependency graph."""
+        waiting = {index: set(before) for index, before in enumerate(self.dependencies)}
+        chosen: list[int] = []
+        while waiting:
+            ready = [index for index, before in waiting.items() if not before]
+            chosen.append(ready[rng.integers(len(ready))])
+            del waiting[chosen[-1]]
+            for before in waiting.values():
+                before.discard(chosen[-1])
+        return replace(self, operations=tuple(self.operations[index] for index in chosen))
+
+    @cached_property
+    def last_writes(self) -> frozenset[int]:
+        """Indices of the operations that leave a layer's activity or error as an iteration ends."""
+        last: dict[tuple[int, Place], int] = {}
+        for index, operation in enumerate(self.operations):
+            for place in operation.writes:
+                if place.name in ("activity", "error"):
+                    last[operation.iteration, place] = index
+        return frozenset(last.values())
+
+    def check_locality(self, layers: Sequence[Layer] | None = None) -> None:
+        """Prove that every operation touches only its layer's own state and inbox.
+
+        First what the operations declare, then what they do: each is rehearsed with everything that it
+        does not declare changed at random, which must change nothing that it writes or sends.
+
+        Args:
+            layers: rehearse on these (they are left as they were); small stand-ins if not given.
+
+        Raises:
+            LocalityError: names the operation, the layer and the foreign thing.
+        """
+        locality.check(self.operations, layers or locality.stand_ins(self.network))
+
+
+def without_repetition(operations: Iterable[Operation]) -> list[Operation]:
+    """Leave out what would only repeat itself: a prediction is sent only when its source has changed."""
+    freshness = Freshness()
+    kept = []
+    for operation in operations:
+        if not freshness.is_stale(operation):
+            freshness.note(operation)
+            for place in operation.delivers:
+                freshness.note_arrival(place)
+            kept.append(operation)
+    return kept
+
+
+def without_unread_messages(operations: Sequence[Operation]) -> list[Operation]:
+    """Leave out messages that the next one replaces unread, and operations that did nothing else."""
+    awaited: set[Place] = set()
+    kept = []
+    for operation in reversed(operations):
+        if operation.sends and not operation.delivers <= awaited:
+            operation = operation.silent()
+        if operation.changes:
+            awaited -= operation.delivers
+            awaited |= {place for place in operation.reads if place.name.startswith("inbox")}
+            kept.append(operation)
+    return kept[::-1]
+
+
+def _checked(operations: Sequence[Operation]) -> tuple[Operation, ...]:
+    """Return the operations if each finds what it reads."""
+    known: set[Place] = set()
+    for operation in operations:
+        missing = {place for place in operation.reads - known if place.name not in LASTING}
+        if missing:
+            raise ProgramError(
+                f"{operation} reads {min(missing)} before anything is there: "
+                "begin the order with forward_sweep(), or send it first"
+            )
+        known |= operation.changes
+    return tuple(operations)
