@@ -130,7 +130,6 @@ class EventEngine:
             targets: y, (batch, n_L).
 
         Raises:
-            NonFiniteError: from an observer that checks.
             ProgramError: an operation sends without a payload.
         """
         assert self._units is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -24,7 +25,7 @@ class FastEngine:
         self.layers = tuple(layers)
         self._observers = tuple(observers)
         self._step = 0
-        for below, above in zip(layers, layers[1:], strict=False):
+        for below, above in pairwise(layers):
             above.inbox[MessageKind.PREDICTION] = below.outgoing
             below.inbox[MessageKind.ERROR] = np.zeros_like(above.error)
         watched = program.last_writes if observers else frozenset()
@@ -39,9 +40,6 @@ class FastEngine:
         Args:
             inputs: x, (batch, n_0).
             targets: y, (batch, n_L).
-
-        Raises:
-            NonFiniteError: from an observer that checks.
         """
         self.layers[0].target, self.layers[-1].target = inputs, targets
         for observer in self._observers:

@@ -67,15 +67,18 @@ class Statistics:
         self._known[cell] = True
 
     def end_step(self) -> None:
-        """Fill in what did not change and check all of it.
-
-        Raises:
-            NonFiniteError: names the step and the first iteration and layer that went wrong.
-        """
+        """Fill in what did not change."""
         for row in range(1, len(self._known)):
             same = ~self._known[row]
             self.squared_error[row, same] = self.squared_error[row - 1, same]
             self.free_energy[row, same] = self.free_energy[row - 1, same]
+
+    def check_finite(self) -> None:
+        """Look for infinities and NaN in the mini-batch that has ended.
+
+        Raises:
+            NonFiniteError: names the step and the first iteration and layer that went wrong.
+        """
         finite = np.isfinite(self.free_energy)
         if not finite.all():
             iteration, column = np.argwhere(~finite)[0]

@@ -54,9 +54,7 @@ class InOrder:
         for operation in operations:
             doors = [(operation.layer, kind) for kind in MessageKind]
             read = {
-                door: sent[door]
-                for door in doors
-                if sent[door] and Place.inbox(*door) in operation.reads
+                door: sent[door] for door in doors if sent[door] and Place.inbox(*door) in operation.reads
             }
             self._agenda[operation.layer].append((operation, read))
             if operation.sends is not None:

@@ -1,0 +1,1 @@
+"""Whole experiments: a model trained and traced, golden cases replayed."""

@@ -1,0 +1,158 @@
+"""Everything that one training run needs, as objects; a model file is one way to get there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pcsim.config import (
+    AdamConfig,
+    DataConfig,
+    HardwareConfig,
+    LearningConfig,
+    ModelConfig,
+    MqConfig,
+    NetworkConfig,
+    ParametricHardwareConfig,
+    SgdConfig,
+)
+from pcsim.hardware.clock import Hardware, Links, unit
+from pcsim.learning import MQ, NLMS, SGD, Adam, LearningRule
+from pcsim.network.network import Network
+from pcsim.schedule.program import Schedule
+from pcsim.tracing.recorder import Probe
+from pcsim.training.data import Dataset, load_dataset
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A network, what it learns, how, and what is recorded.
+
+    Attributes:
+        network: trained in place.
+        dataset: training and test samples.
+        rule: how connections learn.
+        schedule: when layers act.
+        batch: samples a mini-batch.
+        epochs: passes through the training set.
+        seed: of the order of samples.
+        shuffle: whether each epoch draws a new order.
+        hardware: what the clock believes.
+        probes: what is recorded besides the summary.
+        record_every: training steps from one summary row, and one timeline, to the next.
+        flush_seconds: longest time that records stay in memory.
+        events: whether timelines are recorded (by the event engine).
+        name: for tables and file names.
+        configuration: kept with the trace.
+    """
+
+    network: Network
+    dataset: Dataset
+    rule: LearningRule
+    schedule: Schedule = Schedule()
+    batch: int = 64
+    epochs: int = 1
+    seed: int = 0
+    shuffle: bool = True
+    hardware: Hardware = field(default_factory=unit)
+    probes: tuple[Probe, ...] = ()
+    record_every: int = 10
+    flush_seconds: float = 1.0
+    events: bool = True
+    name: str = "experiment"
+    configuration: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_model(cls, model: ModelConfig) -> Experiment:
+        """Build what a model file describes: loads the data set, draws the initial weights.
+
+        Raises:
+            DataError: the data set is missing or damaged.
+            ConfigurationError: values that do not go together.
+        """
+        training = model.training
+        return cls(
+            network=build_network(model.network, training.seed),
+            dataset=build_dataset(model.data),
+            rule=build_rule(model.learning),
+            schedule=Schedule(**model.schedule.model_dump()),
+            batch=training.batch,
+            epochs=training.epochs,
+            seed=training.seed,
+            shuffle=training.shuffle,
+            hardware=build_hardware(model.hardware),
+            probes=tuple(
+                Probe(
+                    name,
+                    probe.record,
+                    None if probe.layers == "all" else probe.layers,
+                    probe.samples,
+                    probe.every,
+                    probe.dtype,
+                )
+                for name, probe in model.probe.items()
+            ),
+            record_every=model.trace.every,
+            flush_seconds=model.trace.flush_seconds,
+            events=model.trace.events,
+            name=model.name,
+            configuration=model.to_dict(),
+        )
+
+
+def build_network(network: NetworkConfig, seed: int) -> Network:
+    """Return the network of a model file."""
+    return Network.dense(
+        network.layers,
+        activation=network.activation,
+        output=network.output,
+        proximal_step=network.proximal_step if network.clamp == "soft" else float("inf"),
+        precision=network.precision,
+        activity_decay=network.activity_decay,
+        dtype=network.dtype,
+        seed=seed,
+    )
+
+
+def build_dataset(data: DataConfig) -> Dataset:
+    """Load the data set of a model file."""
+    return load_dataset(
+        data.name,
+        path=data.path,
+        test_fraction=data.test_fraction,
+        split_seed=data.split_seed,
+        target=data.target,
+    )
+
+
+def build_rule(learning: LearningConfig) -> LearningRule:
+    """Return the learning rule of a model file."""
+    match learning:
+        case SgdConfig():
+            return SGD(learning.rate)
+        case MqConfig():
+            return MQ(learning.rate, learning.minimum_rate, learning.r, learning.decay)
+        case AdamConfig():
+            return Adam(learning.rate, learning.beta1, learning.beta2, learning.epsilon)
+        case _:
+            return NLMS()
+
+
+def build_hardware(hardware: HardwareConfig) -> Hardware:
+    """Return the hardware of a model file."""
+    ends = {link: link.split("-") for link in hardware.link_latency}
+    links = Links(
+        hardware.latency,
+        {(int(ends[link][0]), int(ends[link][1])): time for link, time in hardware.link_latency.items()},
+        hardware.jitter,
+        hardware.seed,
+    )
+    if not isinstance(hardware, ParametricHardwareConfig):
+        return unit(links)
+    return Hardware(
+        time_per_multiplication=hardware.time_per_multiplication,
+        time_per_message=hardware.time_per_message,
+        time_per_byte=hardware.time_per_byte,
+        links=links,
+    )

@@ -1,0 +1,190 @@
+"""Replays golden cases: float64 numbers of activities, errors, energy, weights and MQ's scalars."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pcsim.engine.event import EventEngine
+from pcsim.engine.fast import FastEngine
+from pcsim.engine.observer import Statistics
+from pcsim.errors import ConfigurationError, DataError
+from pcsim.experiments.run import EngineName
+from pcsim.hardware.clock import unit
+from pcsim.kernels import Kernels, reference
+from pcsim.learning import MQ, SGD, Adam, LearningRule
+from pcsim.learning.mq import MQLearner
+from pcsim.network.layer import Layer
+from pcsim.network.network import Network
+from pcsim.schedule.operation import Operation
+from pcsim.schedule.program import Program, Schedule
+
+Case = Mapping[str, npt.NDArray[Any]]
+BACKENDS: dict[str, Kernels] = {"reference": reference}
+NEEDED = (
+    *("dims", "batch", "steps", "iterations", "order", "optimizer", "alpha", "activation", "output"),
+    *("beta", "step_size", "step_decay", "alpha_min", "r", "rho"),
+)
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """Largest absolute deviations of one case; `mq` is None where the rule has no such scalar."""
+
+    case: str
+    activity: float
+    error: float
+    energy: float
+    weight: float
+    mq: float | None
+
+    @property
+    def largest(self) -> float:
+        """The largest of them; infinite if one is NaN."""
+        given = [value for value in (self.activity, self.error, self.energy, self.weight, self.mq) if value]
+        return max((value if value == value else float("inf") for value in given), default=0.0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a dictionary fit for JSON."""
+        return asdict(self) | {"largest": self.largest}
+
+
+class _States:
+    """An observer that keeps activities and errors after every iteration."""
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple[int, str], npt.NDArray[Any]] = {}
+
+    def begin_step(self, step: int) -> None:
+        self.kept = {}
+
+    def observe(self, operation: Operation, unit: Layer) -> None:
+        for place in operation.writes:
+            letter = {"activity": "a", "error": "e"}.get(place.name)
+            if letter:
+                array = unit.activity if letter == "a" else unit.error
+                self.kept[operation.iteration, f"{letter}{operation.layer}"] = array.copy()
+
+    def end_step(self) -> None:
+        pass
+
+    def at(self, iteration: int, name: str) -> npt.NDArray[Any]:
+        """Return the state after an iteration; what has not changed since is as it was."""
+        return next(self.kept[i, name] for i in range(iteration, -1, -1) if (i, name) in self.kept)
+
+
+def verify(
+    path: str | PathLike[str], *, engine: EngineName = "fast", backend: str = "reference"
+) -> Deviation:
+    """Replay one golden case in float64 and return how far it strays.
+
+    Args:
+        path: an .npz file in the format of the golden cases (docs/golden.md).
+        engine: "fast" or "event".
+        backend: which kernels.
+
+    Raises:
+        DataError: not such a file, or one that needs what pcsim does not have.
+        ConfigurationError: an unknown backend.
+    """
+    if backend not in BACKENDS:
+        raise ConfigurationError(f"backend '{backend}': expected one of {', '.join(BACKENDS)}")
+    case = _load(path)
+    network = _network(case)
+    schedule = Schedule(
+        str(case["order"]), int(case["iterations"]), float(case["step_size"]), _text(case, "step_decay")
+    )
+    program = Program.build(network, schedule)
+    units = network.layers(int(case["batch"]), _rule(case, path), BACKENDS[backend])
+    states, statistics = _States(), Statistics(schedule.iterations, network.top)
+    observers = (states, statistics)
+    runner = (
+        FastEngine(program, units, observers)
+        if engine == "fast"
+        else EventEngine(program, units, unit(), int(case["batch"]), observers)
+    )
+    worst = {"activity": 0.0, "error": 0.0, "energy": 0.0, "mq": 0.0}
+    for step in range(int(case["steps"])):
+        runner.step(case[f"{step}/x"], case[f"{step}/y"])
+        for t in range(schedule.iterations):
+            _compare(worst, case, f"{step}/{t}", states, statistics, t + 1, network.top)
+        if f"{step}/v" in case:
+            scalars = [unit.learner.mean_gradient[0] for unit in units if isinstance(unit.learner, MQLearner)]
+            worst["mq"] = _worse(worst["mq"], np.array(scalars), case[f"{step}/v"])
+    weight = 0.0
+    for layer, parameters in enumerate(network.parameters):
+        for letter, array in zip("Wb", parameters, strict=True):
+            weight = _worse(weight, array, case[f"final/{letter}{layer}"])
+    mq = worst.pop("mq")
+    return Deviation(str(path), weight=weight, mq=mq if "0/v" in case else None, **worst)
+
+
+def _compare(
+    worst: dict[str, float],
+    case: Case,
+    prefix: str,
+    states: _States,
+    statistics: Statistics,
+    iteration: int,
+    top: int,
+) -> None:
+    for letter, quantity in (("a", "activity"), ("e", "error")):
+        for layer in range(1, top + 1):
+            name = f"{letter}{layer}"
+            worst[quantity] = _worse(worst[quantity], states.at(iteration, name), case[f"{prefix}/{name}"])
+    energy = np.array(statistics.squared_error[iteration].sum())
+    worst["energy"] = _worse(worst["energy"], energy, case[f"{prefix}/energy"])
+
+
+def _worse(so_far: float, ours: npt.NDArray[Any], golden: npt.NDArray[Any]) -> float:
+    """Return the larger of a deviation and the one before, NaN counting as the largest."""
+    return float(np.fmax(so_far, np.nan_to_num(np.abs(ours - golden), nan=np.inf).max()))
+
+
+def _load(path: str | PathLike[str]) -> Case:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            case = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise DataError(f"{path}: expected a golden case (.npz): {error}") from error
+    if "convs" in case:
+        raise DataError(f"{path}: a convolutional case: expected a dense one, with 'dims'")
+    missing = [name for name in NEEDED if name not in case]
+    if missing:
+        raise DataError(f"{path}: no '{missing[0]}': expected a golden case (docs/golden.md)")
+    return case
+
+
+def _network(case: Case) -> Network:
+    depth = len(case["dims"]) - 1
+    return Network.dense(
+        case["dims"].tolist(),
+        activation=_text(case, "activation"),
+        output=_text(case, "output"),
+        proximal_step=float(case["beta"]),
+        dtype="float64",
+        parameters=[(case[f"init/W{layer}"], case[f"init/b{layer}"]) for layer in range(depth)],
+    )
+
+
+def _text(case: Case, name: str) -> Any:
+    return str(case[name])
+
+
+def _rule(case: Case, path: str | PathLike[str]) -> LearningRule:
+    rate = float(case["alpha"])
+    match _text(case, "optimizer"):
+        case "mq":
+            return MQ(rate, float(case["alpha_min"]), float(case["r"]), float(case["rho"]))
+        case "sgd":
+            return SGD(rate)
+        case "adam":
+            return Adam(rate)
+        case other:
+            raise DataError(f"{path}: optimizer '{other}': expected mq, sgd or adam")

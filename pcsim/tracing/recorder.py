@@ -1,0 +1,304 @@
+"""Writes what happens during training into the tables of a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pcsim.network.layer import Layer, MessageKind
+from pcsim.network.network import Network
+from pcsim.schedule.operation import Operation
+from pcsim.tracing.schema import Column
+from pcsim.tracing.writer import Table, TraceWriter
+
+Quantity = Literal["activity", "error", "prediction", "weight"]
+OPERATIONS = ("initialise", "clamp", "predict", "compare", "relax", "learn")
+EVENT_NAMES = (*OPERATIONS, *MessageKind)
+EVENT_KINDS = ("operation", "message")
+OTHER = "other"  # a user's own operation
+
+LOOKS: dict[str, Callable[[Layer], npt.NDArray[Any]]] = {
+    "activity": lambda unit: unit.activity,
+    "error": lambda unit: unit.error,
+    "prediction": lambda unit: unit.inbox[MessageKind.PREDICTION],
+}
+
+
+class Energies(Protocol):
+    """Energy of every layer after every iteration, (T + 1, L) each; see `pcsim.engine.observer`."""
+
+    squared_error: npt.NDArray[np.float64]
+    free_energy: npt.NDArray[np.float64]
+
+
+class TimelineEvent(Protocol):
+    """What an event of a timeline tells; see `pcsim.engine.event`."""
+
+    @property
+    def kind(self) -> str: ...  # noqa: D102
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def layer(self) -> int: ...  # noqa: D102
+    @property
+    def target(self) -> int: ...  # noqa: D102
+    @property
+    def iteration(self) -> int: ...  # noqa: D102
+    @property
+    def start(self) -> float: ...  # noqa: D102
+    @property
+    def end(self) -> float: ...  # noqa: D102
+    @property
+    def multiplications(self) -> int: ...  # noqa: D102
+    @property
+    def values(self) -> int: ...  # noqa: D102
+    @property
+    def nonzero_values(self) -> int: ...  # noqa: D102
+    @property
+    def bytes(self) -> int: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What to keep of which layers, and how often.
+
+    Attributes:
+        name: of the probe and of its table, probes/NAME.
+        record: quantities.
+        layers: whose; None means all that have the quantity.
+        samples: how many of the mini-batch's first samples.
+        every: training steps from one recording to the next.
+        dtype: float16, float32 or float64.
+    """
+
+    name: str
+    record: tuple[Quantity, ...]
+    layers: tuple[int, ...] | None = None
+    samples: int = 1
+    every: int = 100
+    dtype: str = "float32"
+
+    def columns(self, network: Network) -> dict[str, tuple[Quantity, int]]:
+        """Return the recorded columns by name, such as error_2, with their quantity and layer."""
+        has = {
+            "activity": range(network.top + 1),
+            "error": range(1, network.top + 1),
+            "prediction": range(1, network.top + 1),
+            "weight": range(network.top),
+        }
+        return {
+            f"{quantity}_{layer}": (quantity, layer)
+            for quantity in self.record
+            for layer in has[quantity]
+            if self.layers is None or layer in self.layers
+        }
+
+
+class ProbeRecorder:
+    """Fills the table of one probe."""
+
+    def __init__(self, probe: Probe, writer: TraceWriter, network: Network, iterations: int, batch: int):
+        self._probe, self._active, self._step = probe, False, 0
+        self._columns = probe.columns(network)
+        samples, dtype = min(probe.samples, batch), probe.dtype
+        states = {name: of for name, of in self._columns.items() if of[0] != "weight"}
+        self._rows = {
+            name: np.zeros((iterations + 1, samples, network.sizes[layer]), dtype)
+            for name, (_, layer) in states.items()
+        }
+        self._known = {name: np.zeros(iterations + 1, dtype=bool) for name in states}
+        described = {"step": Column((), "int64", "training step, counted from 0")}
+        for name, (quantity, layer) in self._columns.items():
+            described[name] = _probe_column(quantity, layer, dtype)
+        coordinates: dict[str, npt.ArrayLike] = {}
+        if states:
+            coordinates |= {"iteration": np.arange(iterations + 1), "sample": np.arange(samples)}
+        for layer in {layer for _, layer in states.values()}:
+            coordinates[f"neuron_{layer}"] = np.arange(network.sizes[layer])
+        for layer in {layer for quantity, layer in self._columns.values() if quantity == "weight"}:
+            coordinates[f"source_neuron_{layer}"] = np.arange(network.sizes[layer])
+            coordinates[f"target_neuron_{layer}"] = np.arange(network.sizes[layer + 1])
+        self._table = writer.table(f"probes/{probe.name}", "step", described, coordinates)
+
+    def begin_step(self, step: int) -> None:
+        """Wake up every so many steps."""
+        self._active, self._step = step % self._probe.every == 0, step
+        for known in self._known.values():
+            known[:] = False
+
+    def observe(self, operation: Operation, unit: Layer) -> None:
+        """Copy what the operation has left behind."""
+        if not self._active:
+            return
+        written = {place.name for place in operation.writes}
+        for quantity in self._probe.record:
+            name = f"{quantity}_{operation.layer}"
+            source = "error" if quantity == "prediction" else quantity  # seen when it is compared with
+            if source in written and name in self._rows:
+                look = LOOKS[quantity](unit)
+                self._rows[name][operation.iteration] = look[: self._rows[name].shape[1]]
+                self._known[name][operation.iteration] = True
+
+    def end_step(self, units: Sequence[Layer]) -> None:
+        """Write a row: what did not change in an iteration is as it was before."""
+        if not self._active:
+            return
+        for name, rows in self._rows.items():
+            for iteration in np.flatnonzero(~self._known[name][1:]) + 1:
+                rows[iteration] = rows[iteration - 1]
+        weights = {
+            n: units[layer].weight for n, (quantity, layer) in self._columns.items() if quantity == "weight"
+        }
+        self._table.append(step=self._step, **self._rows, **weights)
+
+
+def _probe_column(quantity: Quantity, layer: int, dtype: str) -> Column:
+    if quantity == "weight":
+        dims: tuple[str, ...] = (f"target_neuron_{layer}", f"source_neuron_{layer}")
+        return Column(dims, dtype, f"weight of layer {layer} after the learning phase")
+    return Column(("iteration", "sample", f"neuron_{layer}"), dtype, f"{quantity} of layer {layer}")
+
+
+class Recorder:
+    """An observer that writes the tables summary, probes/NAME, events and learning.
+
+    Args:
+        writer: the open trace.
+        network: whose layers are recorded.
+        units: the layers that the engine runs.
+        energies: an observer that is told before this one.
+        iterations: T.
+        probes: what to keep besides the summary.
+        every: training steps from one summary row, and one timeline, to the next.
+    """
+
+    def __init__(
+        self,
+        writer: TraceWriter,
+        network: Network,
+        units: Sequence[Layer],
+        energies: Energies,
+        iterations: int,
+        probes: Iterable[Probe] = (),
+        every: int = 10,
+    ) -> None:
+        self._units, self._energies, self._every, self._step = units, energies, every, 0
+        batch = len(units[0].activity)
+        self._summary = _summary_table(writer, network, iterations)
+        self._probes = [ProbeRecorder(probe, writer, network, iterations, batch) for probe in probes]
+        self._events = _event_table(writer)
+        self._learning = _learning_table(writer)
+
+    @property
+    def active(self) -> bool:
+        """Whether the summary and the timeline of this training step are recorded."""
+        return self._step % self._every == 0
+
+    def begin_step(self, step: int) -> None:
+        """Start a training step."""
+        self._step = step
+        for probe in self._probes:
+            probe.begin_step(step)
+
+    def observe(self, operation: Operation, unit: Layer) -> None:
+        """Hand what has happened to the probes."""
+        for probe in self._probes:
+            probe.observe(operation, unit)
+
+    def end_step(self) -> None:
+        """Write the rows of this training step, if it is one of those that are kept."""
+        for probe in self._probes:
+            probe.end_step(self._units)
+        if self.active:
+            self.record_summary()
+
+    def record_summary(self) -> None:
+        """Write a summary row whatever the step: after a failure, the last thing there is to know."""
+        self._summary.append(
+            step=self._step,
+            free_energy=self._energies.free_energy,
+            squared_error=self._energies.squared_error,
+            update_magnitude=[unit.update_magnitude for unit in self._units[:-1]],
+        )
+
+    def record_timeline(self, timeline: Sequence[TimelineEvent]) -> None:
+        """Write all events of this training step, if it is one of those that are kept."""
+        if not self.active or not timeline:
+            return
+        names = {name: code for code, name in enumerate((*EVENT_NAMES, OTHER))}
+        columns: dict[str, list[Any]] = {
+            "kind": [EVENT_KINDS.index(event.kind) for event in timeline],
+            "name": [names.get(event.name, names[OTHER]) for event in timeline],
+        }
+        for field in EVENT_FIELDS:
+            columns[field] = [getattr(event, field) for event in timeline]
+        self._events.extend(step=np.full(len(timeline), self._step), **columns)
+
+    def record_epoch(self, **values: float) -> None:
+        """Write one row of the table learning: results of an epoch and totals up to its end."""
+        self._learning.append(**values)
+
+
+EVENT_FIELDS = {
+    "layer": Column((), "int32", "layer that acts or sends"),
+    "target": Column((), "int32", "layer that receives; -1 for an operation"),
+    "iteration": Column((), "int32", "inference iterations begun at that layer"),
+    "start": Column((), "float64", "start, from the beginning of the mini-batch", "hardware time units"),
+    "end": Column((), "float64", "end, from the beginning of the mini-batch", "hardware time units"),
+    "multiplications": Column((), "int64", "multiplications of the operation, whole mini-batch"),
+    "values": Column((), "int64", "numbers in the message, zeros included"),
+    "nonzero_values": Column((), "int64", "numbers in the message that are not zero"),
+    "bytes": Column((), "int64", "size of the message", "B"),
+}
+
+
+def _summary_table(writer: TraceWriter, network: Network, iterations: int) -> Table:
+    columns = {
+        "step": Column((), "int64", "training step, counted from 0"),
+        "free_energy": Column(
+            ("iteration", "layer"), "float64", "share of the layer in the free energy, batch mean"
+        ),
+        "squared_error": Column(
+            ("iteration", "layer"), "float64", "half the squared norm of the error, batch mean"
+        ),
+        "update_magnitude": Column(
+            ("connection",), "float64", "mean absolute change of weight and bias by the last learning step"
+        ),
+    }
+    coordinates = {
+        "iteration": np.arange(iterations + 1),
+        "layer": np.arange(1, network.top + 1),
+        "connection": np.arange(network.top),
+    }
+    return writer.table("summary", "step", columns, coordinates)
+
+
+def _event_table(writer: TraceWriter) -> Table:
+    columns = {
+        "step": Column((), "int64", "training step, counted from 0"),
+        "kind": Column((), "int8", "operation or message", flags=EVENT_KINDS),
+        "name": Column((), "int8", "operation, or kind of message", flags=(*EVENT_NAMES, OTHER)),
+        **EVENT_FIELDS,
+    }
+    return writer.table("events", "event", columns)
+
+
+def _learning_table(writer: TraceWriter) -> Table:
+    columns = {
+        "epoch": Column((), "int64", "epochs done"),
+        "training_steps": Column((), "int64", "mini-batches so far"),
+        "test_accuracy": Column((), "float64", "share of test samples that are classified correctly"),
+        "test_loss": Column((), "float64", "half the squared distance to the target, test mean"),
+        "energy": Column((), "float64", "free energy after the last iteration, mean over the epoch"),
+        "seconds": Column((), "float64", "wall-clock time since training began", "s"),
+        "messages": Column((), "int64", "messages so far"),
+        "values": Column((), "int64", "numbers in them, zeros included"),
+        "nonzero_values": Column((), "int64", "numbers in them that are not zero; -1 if not counted"),
+        "multiplications": Column((), "int64", "multiplications so far"),
+        "simulated_time": Column((), "float64", "simulated time so far", "hardware time units"),
+    }
+    return writer.table("learning", "epoch", columns)

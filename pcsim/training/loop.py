@@ -1,0 +1,121 @@
+"""The training loop: epochs of mini-batches through an engine, a test after each epoch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from pcsim.engine.event import Event
+from pcsim.engine.observer import Statistics
+from pcsim.errors import ShapeError
+from pcsim.kernels import Array
+from pcsim.network.network import Network
+from pcsim.training.data import Dataset, batches
+
+TEST_BATCH = 1000  # samples a forward pass; bounds memory, changes nothing else
+
+
+class Engine(Protocol):
+    """What the loop needs of an engine."""
+
+    def step(self, inputs: Array, targets: Array) -> None:
+        """Run one mini-batch."""
+        ...
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch came to.
+
+    Attributes:
+        epoch: counted from 1.
+        training_steps: mini-batches so far, all epochs.
+        test_accuracy: share of test samples whose largest output is right; NaN without classes.
+        test_loss: half the squared distance of output and target, mean over test samples.
+        energy: free energy after the last iteration, mean over the epoch's mini-batches.
+        seconds: since training began.
+    """
+
+    epoch: int
+    training_steps: int
+    test_accuracy: float
+    test_loss: float
+    energy: float
+    seconds: float
+
+
+def test(network: Network, dataset: Dataset) -> tuple[float, float]:
+    """Return accuracy and loss on the test set; see `Epoch`."""
+    right, loss, samples = 0, 0.0, len(dataset.test_inputs)
+    for start in range(0, samples, TEST_BATCH):
+        rows = np.arange(start, min(start + TEST_BATCH, samples))
+        targets = dataset.targets(rows, network.dtype, "test")
+        outputs = network.predict(dataset.inputs(rows, network.dtype, "test"))
+        right += int((outputs.argmax(axis=1) == targets.argmax(axis=1)).sum())
+        loss += 0.5 * float(((outputs - targets) ** 2).sum())
+    return (right / samples if dataset.classes else float("nan")), loss / samples
+
+
+def check_fit(network: Network, dataset: Dataset) -> None:
+    """Raise ShapeError if the data set has another width than the network's input or output."""
+    ends = (("input", network.sizes[0], dataset.features), ("output", network.sizes[-1], dataset.outputs))
+    for end, width, given in ends:
+        if width != given:
+            raise ShapeError(
+                f"data set {dataset.name} has {given} values at the {end}, the network {width}: "
+                f"expected as many; change network.layers"
+            )
+
+
+def train(
+    network: Network,
+    dataset: Dataset,
+    engine: Engine,
+    statistics: Statistics,
+    *,
+    batch: int,
+    epochs: int,
+    seed: int = 0,
+    shuffle: bool = True,
+    after_step: Callable[[int], None] = lambda step: None,
+    after_epoch: Callable[[Epoch], None] = lambda epoch: None,
+) -> Sequence[Epoch]:
+    """Train a network in place.
+
+    Args:
+        network: its parameters change.
+        dataset: what it learns.
+        engine: runs a mini-batch; its units share the network's parameters.
+        statistics: an observer of that engine.
+        batch: samples a mini-batch; a last short one is dropped.
+        epochs: passes through the training set.
+        seed: of the order of samples.
+        shuffle: whether each epoch draws a new order.
+        after_step: called with the index of each mini-batch, from 0.
+        after_epoch: called with each epoch's results.
+
+    Raises:
+        ShapeError: data and network do not fit.
+        NonFiniteError: activities or energy became infinite or NaN.
+    """
+    check_fit(network, dataset)
+    rng = np.random.default_rng([seed, 1])  # another stream than the initial weights'
+    results: list[Epoch] = []
+    start, steps = time.perf_counter(), 0
+    for epoch in range(1, epochs + 1):
+        energies = []
+        for inputs, targets in batches(dataset, batch, rng, shuffle, network.dtype):
+            engine.step(inputs, targets)
+            statistics.check_finite()
+            energies.append(statistics.free_energy[-1].sum())
+            after_step(steps)
+            steps += 1
+        accuracy, loss = test(network, dataset)
+        seconds = time.perf_counter() - start
+        results.append(Epoch(epoch, steps, accuracy, loss, float(np.mean(energies)), seconds))
+        after_epoch(results[-1])
+    return results
