@@ -50,7 +50,7 @@ class NonFiniteError(PcsimError):
     def __init__(self, step: int, layer: int, iteration: int) -> None:
         super().__init__(
             f"free energy of layer {layer} is not finite at training step {step}, iteration {iteration}: "
-            "expected finite activities; lower schedule.step_size or learning.rate"
+            "expected finite activities; lower schedule.step_size or learning.rate (the trace is kept)"
         )
         self.step, self.layer, self.iteration = step, layer, iteration
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from os import PathLike
@@ -12,8 +12,10 @@ from typing import Any, Literal, Protocol
 from pcsim.engine.event import EventEngine, Totals
 from pcsim.engine.fast import FastEngine
 from pcsim.engine.observer import Observer, Statistics
+from pcsim.engine.threads import suited_threads
 from pcsim.errors import ConfigurationError, NonFiniteError
 from pcsim.experiments.experiment import Experiment
+from pcsim.network.layer import Layer
 from pcsim.schedule.program import Program, Reaction
 from pcsim.tracing.recorder import Recorder
 from pcsim.tracing.writer import TraceWriter
@@ -124,7 +126,8 @@ def run(
     """
     plan = experiment.schedule.plan(experiment.network)
     check_fit(experiment.network, experiment.dataset)
-    with _open(experiment, engine, trace, overwrite) as writer:
+    threads = suited_threads(experiment.network, experiment.batch)
+    with threads, _open(experiment, engine, trace, overwrite) as writer:
         return _run(experiment, plan, engine, writer, progress)
 
 
@@ -144,9 +147,7 @@ def _open(
         "hardware": asdict(experiment.hardware) | {"links": _links(experiment)},
         "configuration": dict(experiment.configuration),
     }
-    return TraceWriter(
-        Path(trace), attributes, overwrite=overwrite, flush_seconds=experiment.flush_seconds
-    )
+    return TraceWriter(Path(trace), attributes, overwrite=overwrite, flush_seconds=experiment.flush_seconds)
 
 
 def _links(experiment: Experiment) -> dict[str, Any]:
@@ -167,14 +168,21 @@ def _run(
     statistics = Statistics(plan.iterations, top)
     observers: list[Observer] = [statistics]
     recorder = None
+    steps = len(experiment.dataset.train_inputs) // experiment.batch * experiment.epochs
     if writer is not None:
         recorder = Recorder(
-            writer, network, units, statistics, plan.iterations, experiment.probes, experiment.record_every
+            writer,
+            network,
+            units,
+            statistics,
+            plan.iterations,
+            experiment.probes,
+            experiment.record_every,
+            steps,
         )
         observers.append(recorder)
     engine, totals = _engine(engine_name, experiment, plan, observers, units)
     if progress is not None:
-        steps = len(experiment.dataset.train_inputs) // experiment.batch * experiment.epochs
         progress.begin(f"{experiment.name} {experiment.schedule.name}", steps)
 
     def after_step(step: int) -> None:
@@ -214,7 +222,7 @@ def _engine(
     experiment: Experiment,
     plan: Program | Reaction,
     observers: list[Observer],
-    units: Any,
+    units: Sequence[Layer],
 ) -> tuple[Engine, Callable[[int], Totals]]:
     """Return the engine and what tells its totals after so many training steps."""
     if name == "event":

@@ -97,9 +97,8 @@ def verify(
         raise ConfigurationError(f"backend '{backend}': expected one of {', '.join(BACKENDS)}")
     case = _load(path)
     network = _network(case)
-    schedule = Schedule(
-        str(case["order"]), int(case["iterations"]), float(case["step_size"]), _text(case, "step_decay")
-    )
+    decay: Any = str(case["step_decay"])  # checked by Schedule
+    schedule = Schedule(str(case["order"]), int(case["iterations"]), float(case["step_size"]), decay)
     program = Program.build(network, schedule)
     units = network.layers(int(case["batch"]), _rule(case, path), BACKENDS[backend])
     states, statistics = _States(), Statistics(schedule.iterations, network.top)
@@ -163,23 +162,19 @@ def _load(path: str | PathLike[str]) -> Case:
 
 def _network(case: Case) -> Network:
     depth = len(case["dims"]) - 1
+    names: dict[str, Any] = {name: str(case[name]) for name in ("activation", "output")}  # checked below
     return Network.dense(
         case["dims"].tolist(),
-        activation=_text(case, "activation"),
-        output=_text(case, "output"),
+        **names,
         proximal_step=float(case["beta"]),
         dtype="float64",
         parameters=[(case[f"init/W{layer}"], case[f"init/b{layer}"]) for layer in range(depth)],
     )
 
 
-def _text(case: Case, name: str) -> Any:
-    return str(case[name])
-
-
 def _rule(case: Case, path: str | PathLike[str]) -> LearningRule:
     rate = float(case["alpha"])
-    match _text(case, "optimizer"):
+    match str(case["optimizer"]):
         case "mq":
             return MQ(rate, float(case["alpha_min"]), float(case["r"]), float(case["rho"]))
         case "sgd":

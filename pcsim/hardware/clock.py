@@ -67,6 +67,6 @@ class Hardware:
         return self.time_per_message + self.time_per_byte * size + self.links.delay(source, target, rng)
 
 
-def unit(links: Links = Links()) -> Hardware:  # noqa: B008 - frozen
+def unit(links: Links = Links()) -> Hardware:
     """Return the hardware of textbooks: one time unit an operation, free links (but for `links`)."""
     return Hardware(time_per_operation=1.0, links=links)

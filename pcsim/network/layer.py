@@ -122,9 +122,7 @@ class Layer:
     def predict(self) -> Array:
         """Form and return p_{l+1} = W_l f(ĥ_l) + b_l."""
         assert self.connection is not None
-        self.kernels.predict(
-            self.activity, self.weight, self.bias, self.connection.activation, self.outgoing
-        )
+        self.kernels.predict(self.activity, self.weight, self.bias, self.connection.activation, self.outgoing)
         return self.outgoing
 
     def compare(self) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import get_args
 
 import numpy as np
@@ -86,8 +87,7 @@ class Network:
             for layer, size in enumerate(sizes)
         )
         connections = tuple(
-            Dense(below.size, above.size, below.activation)
-            for below, above in zip(traits, traits[1:], strict=False)
+            Dense(below.size, above.size, below.activation) for below, above in pairwise(traits)
         )
         drawn = _parameters(connections, parameters, np.dtype(dtype), seed)
         return cls(tuple(sizes), traits, connections, drawn)

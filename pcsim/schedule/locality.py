@@ -90,7 +90,9 @@ def _borrowed(layers: Sequence[Layer]) -> Iterator[None]:
     try:
         for layer in layers:
             batch = len(layer.activity)
-            layer.inbox = {MessageKind.PREDICTION: np.zeros_like(layer.activity)} if layer.traits.index else {}
+            layer.inbox = (
+                {MessageKind.PREDICTION: np.zeros_like(layer.activity)} if layer.traits.index else {}
+            )
             if layer.connection is not None:
                 shape = (batch, layer.connection.outputs)
                 layer.inbox[MessageKind.ERROR] = np.zeros(shape, layer.activity.dtype)
@@ -184,9 +186,7 @@ def _cast(values: State, layers: Sequence[Layer]) -> State:
     }
 
 
-def _agree(
-    operation: Operation, one: tuple[State, Array | None], other: tuple[State, Array | None]
-) -> bool:
+def _agree(operation: Operation, one: tuple[State, Array | None], other: tuple[State, Array | None]) -> bool:
     """Return whether two rehearsals wrote and sent the same bits."""
     if not all(_same(one[0][place], other[0][place]) for place in operation.writes if place in one[0]):
         return False

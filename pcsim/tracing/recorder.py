@@ -101,7 +101,9 @@ class Probe:
 class ProbeRecorder:
     """Fills the table of one probe."""
 
-    def __init__(self, probe: Probe, writer: TraceWriter, network: Network, iterations: int, batch: int):
+    def __init__(
+        self, probe: Probe, writer: TraceWriter, network: Network, iterations: int, batch: int, rows: int
+    ) -> None:
         self._probe, self._active, self._step = probe, False, 0
         self._columns = probe.columns(network)
         samples, dtype = min(probe.samples, batch), probe.dtype
@@ -122,7 +124,7 @@ class ProbeRecorder:
         for layer in {layer for quantity, layer in self._columns.values() if quantity == "weight"}:
             coordinates[f"source_neuron_{layer}"] = np.arange(network.sizes[layer])
             coordinates[f"target_neuron_{layer}"] = np.arange(network.sizes[layer + 1])
-        self._table = writer.table(f"probes/{probe.name}", "step", described, coordinates)
+        self._table = writer.table(f"probes/{probe.name}", "step", described, coordinates, expected_rows=rows)
 
     def begin_step(self, step: int) -> None:
         """Wake up every so many steps."""
@@ -174,6 +176,7 @@ class Recorder:
         iterations: T.
         probes: what to keep besides the summary.
         every: training steps from one summary row, and one timeline, to the next.
+        training_steps: how many there will be, about; sizes the file's chunks.
     """
 
     def __init__(
@@ -185,12 +188,17 @@ class Recorder:
         iterations: int,
         probes: Iterable[Probe] = (),
         every: int = 10,
+        training_steps: int = 1000,
     ) -> None:
         self._units, self._energies, self._every, self._step = units, energies, every, 0
         batch = len(units[0].activity)
-        self._summary = _summary_table(writer, network, iterations)
-        self._probes = [ProbeRecorder(probe, writer, network, iterations, batch) for probe in probes]
-        self._events = _event_table(writer)
+        self._summary = _summary_table(writer, network, iterations, training_steps // every + 1)
+        self._probes = [
+            ProbeRecorder(probe, writer, network, iterations, batch, training_steps // probe.every + 1)
+            for probe in probes
+        ]
+        per_step = (12 * iterations + 10) * network.top  # operations and messages, an upper estimate
+        self._events = _event_table(writer, (training_steps // every + 1) * per_step)
         self._learning = _learning_table(writer)
 
     @property
@@ -256,7 +264,7 @@ EVENT_FIELDS = {
 }
 
 
-def _summary_table(writer: TraceWriter, network: Network, iterations: int) -> Table:
+def _summary_table(writer: TraceWriter, network: Network, iterations: int, rows: int) -> Table:
     columns = {
         "step": Column((), "int64", "training step, counted from 0"),
         "free_energy": Column(
@@ -274,17 +282,17 @@ def _summary_table(writer: TraceWriter, network: Network, iterations: int) -> Ta
         "layer": np.arange(1, network.top + 1),
         "connection": np.arange(network.top),
     }
-    return writer.table("summary", "step", columns, coordinates)
+    return writer.table("summary", "step", columns, coordinates, expected_rows=rows)
 
 
-def _event_table(writer: TraceWriter) -> Table:
+def _event_table(writer: TraceWriter, rows: int) -> Table:
     columns = {
         "step": Column((), "int64", "training step, counted from 0"),
         "kind": Column((), "int8", "operation or message", flags=EVENT_KINDS),
         "name": Column((), "int8", "operation, or kind of message", flags=(*EVENT_NAMES, OTHER)),
         **EVENT_FIELDS,
     }
-    return writer.table("events", "event", columns)
+    return writer.table("events", "event", columns, expected_rows=rows)
 
 
 def _learning_table(writer: TraceWriter) -> Table:
@@ -301,4 +309,4 @@ def _learning_table(writer: TraceWriter) -> Table:
         "multiplications": Column((), "int64", "multiplications so far"),
         "simulated_time": Column((), "float64", "simulated time so far", "hardware time units"),
     }
-    return writer.table("learning", "epoch", columns)
+    return writer.table("learning", "epoch", columns, expected_rows=100)

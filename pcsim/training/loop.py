@@ -9,7 +9,6 @@ from typing import Protocol
 
 import numpy as np
 
-from pcsim.engine.event import Event
 from pcsim.engine.observer import Statistics
 from pcsim.errors import ShapeError
 from pcsim.kernels import Array
@@ -109,7 +108,8 @@ def train(
     for epoch in range(1, epochs + 1):
         energies = []
         for inputs, targets in batches(dataset, batch, rng, shuffle, network.dtype):
-            engine.step(inputs, targets)
+            with np.errstate(all="ignore"):  # what overflows is found and named by the check
+                engine.step(inputs, targets)
             statistics.check_finite()
             energies.append(statistics.free_energy[-1].sum())
             after_step(steps)

@@ -1,0 +1,218 @@
+"""The command line: every command is a thin layer over the Python face."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pcsim.errors import ConfigurationError, PcsimError
+
+if TYPE_CHECKING:
+    from pcsim.experiments.run import RunSummary
+
+# Heavy imports wait inside the commands, so that --help answers at once.
+app = typer.Typer(
+    name="pcsim",
+    help="Event-driven simulator of predictive coding networks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+
+class EngineChoice(StrEnum):
+    """How a program is run."""
+
+    FAST = "fast"
+    EVENT = "event"
+
+
+Model = Annotated[Path, typer.Argument(metavar="MODEL.toml", help="Model file; see models/.")]
+Trace = Annotated[Path, typer.Argument(metavar="TRACE.h5", help="Trace file.")]
+Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key, repeatable.")]
+Seed = Annotated[int | None, typer.Option(help="Override training.seed.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of tables.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")]
+
+
+@app.command()
+def run(
+    model: Model,
+    overrides: Set = [],  # noqa: B006 - typer copies it
+    order: Annotated[
+        list[str], typer.Option("--order", help="Schedule to run instead of the model's, repeatable.")
+    ] = [],  # noqa: B006
+    engine: Annotated[
+        EngineChoice, typer.Option(help="fast, or event to simulate time.")
+    ] = EngineChoice.FAST,
+    trace: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Trace file [traces/NAME-ORDER.h5].")
+    ] = None,
+    no_trace: Annotated[bool, typer.Option("--no-trace", help="Write no trace.")] = False,
+    seed: Seed = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a model and leave a trace.
+
+    Example: `pcsim run models/digits.toml --order sequential --order simultaneous`
+    """
+    from pcsim.config import load_model
+    from pcsim.experiments.experiment import Experiment
+    from pcsim.experiments.run import run as run_experiment
+    from pcsim.terminal import ProgressBar, show_runs
+
+    if trace is not None and (no_trace or len(order) > 1):
+        raise ConfigurationError("--trace names one file: expected no --no-trace and at most one --order")
+    overrides = _with_seed(overrides, seed)
+    choices = [[f"schedule.order={name}"] for name in order] or [[]]
+    models = [load_model(model, [*overrides, *choice]) for choice in choices]
+    paths = [
+        None if no_trace else trace or Path("traces") / f"{one.name}-{one.schedule.order}.h5"
+        for one in models
+    ]
+    _refuse_existing([path for path in paths if path is not None], force)
+    runs: list[RunSummary] = []
+    with ProgressBar() as progress:
+        for one, path in zip(models, paths, strict=True):
+            experiment = Experiment.from_model(one)
+            runs.append(
+                run_experiment(
+                    experiment, engine=engine.value, trace=path, overwrite=force, progress=progress
+                )
+            )
+    if as_json:
+        _print_json([one.to_dict() for one in runs])
+    else:
+        show_runs(runs)
+
+
+@app.command()
+def simulate(
+    model: Model,
+    overrides: Set = [],  # noqa: B006
+    seed: Seed = None,
+    limit: Annotated[int, typer.Option(min=0, help="Events to print; 0 prints all.")] = 40,
+    as_json: AsJson = False,
+) -> None:
+    """Send one mini-batch through the event queue: its timeline and totals.
+
+    Example: `pcsim simulate models/digits.toml --set schedule.order=asynchronous`
+    """
+    from dataclasses import asdict
+
+    from pcsim.config import load_model
+    from pcsim.experiments.experiment import Experiment
+    from pcsim.experiments.simulate import simulate_one
+    from pcsim.terminal import show_timeline
+
+    experiment = Experiment.from_model(load_model(model, _with_seed(overrides, seed)))
+    timeline, totals = simulate_one(experiment)
+    if as_json:
+        _print_json({"totals": asdict(totals), "timeline": [asdict(event) for event in timeline]})
+    else:
+        show_timeline(timeline, totals, limit)
+
+
+@app.command()
+def info(trace: Trace, as_json: AsJson = False) -> None:
+    """Say what a trace holds.
+
+    Example: `pcsim info traces/digits-sequential.h5`
+    """
+    from dataclasses import asdict
+
+    from pcsim.terminal import show_trace
+    from pcsim.tracing.reader import open_trace
+
+    with open_trace(trace) as reader:
+        if as_json:
+            tables = {name: asdict(summary) for name, summary in reader.summary().items()}
+            _print_json({"path": str(trace), "attributes": reader.attributes, "tables": tables})
+        else:
+            show_trace(reader)
+
+
+@app.command()
+def plot(
+    traces: Annotated[list[Path], typer.Argument(metavar="TRACE.h5…", help="Trace files, a row each.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Picture: .png, .svg or .pdf.")],
+    force: Force = False,
+) -> None:
+    """Draw the per-step error flow of traces: layer by iteration.
+
+    Example: `pcsim plot traces/digits-*.h5 -o error-flow.png`
+    """
+    from pcsim.analysis.error_flow import error_flow
+    from pcsim.report.error_flow import plot_error_flow
+    from pcsim.tracing.reader import open_trace
+
+    if out.suffix not in (".png", ".svg", ".pdf"):
+        raise ConfigurationError(f"{out}: expected a name that ends in .png, .svg or .pdf")
+    _refuse_existing([out], force)
+    flows = []
+    for path in traces:
+        with open_trace(path) as reader:
+            flows.append(error_flow(reader))
+    try:
+        plot_error_flow(flows).savefig(out, dpi=200)
+    except OSError as error:
+        raise ConfigurationError(f"cannot write {out}: {error.strerror}") from error
+    typer.echo(f"picture: {out}")
+
+
+@app.command()
+def verify(
+    cases: Annotated[list[Path], typer.Argument(metavar="CASE.npz…", help="Golden cases.")],
+    engine: Annotated[EngineChoice, typer.Option(help="Which engine replays them.")] = EngineChoice.FAST,
+    backend: Annotated[str, typer.Option(help="Which kernels.")] = "reference",
+    tolerance: Annotated[float, typer.Option(min=0, help="Largest deviation that counts as equal.")] = 1e-10,
+    as_json: AsJson = False,
+) -> None:
+    """Replay golden cases in float64; exit code 1 if one deviates.
+
+    Example: `pcsim verify tests/golden/*.npz --engine event`
+    """
+    from pcsim.experiments.verify import verify as verify_case
+    from pcsim.terminal import show_deviations
+
+    deviations = [verify_case(case, engine=engine.value, backend=backend) for case in cases]
+    if as_json:
+        _print_json([deviation.to_dict() for deviation in deviations])
+    else:
+        show_deviations(deviations, tolerance)
+    if any(not deviation.largest <= tolerance for deviation in deviations):
+        raise typer.Exit(1)
+
+
+def _with_seed(overrides: list[str], seed: int | None) -> list[str]:
+    return overrides if seed is None else [*overrides, f"training.seed={seed}"]
+
+
+def _refuse_existing(paths: list[Path], force: bool) -> None:
+    """Look before the work begins: an hour of training must not end at an existing file."""
+    for path in paths:
+        if path.exists() and not force:
+            raise ConfigurationError(f"{path} exists; pass --force to overwrite it")
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, allow_nan=False, default=str))
+
+
+def main() -> None:
+    """Run the command line; pcsim's own errors become one line and exit code 2."""
+    try:
+        app()
+    except PcsimError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; what was recorded is kept", err=True)
+        sys.exit(130)

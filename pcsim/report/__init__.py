@@ -1,0 +1,1 @@
+"""Pictures of traces, drawn from trace files alone."""

@@ -1,0 +1,175 @@
+"""What the command line shows: progress on standard error, tables on standard output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from pcsim.engine.event import Event, Totals
+    from pcsim.experiments.run import RunSummary
+    from pcsim.experiments.verify import Deviation
+    from pcsim.tracing.reader import TraceReader
+    from pcsim.training.loop import Epoch
+
+NOTHING = "–"
+
+
+class ProgressBar:
+    """A progress bar a run, with its latest accuracy and energy."""
+
+    def __init__(self) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=16),
+            TaskProgressColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("{task.fields[news]}"),
+            console=Console(stderr=True),
+        )
+
+    def begin(self, label: str, steps: int) -> None:
+        """Add a bar for a run of so many training steps."""
+        self._task = self._bar.add_task(label, total=steps, news="")
+
+    def step(self) -> None:
+        """Move the bar by one training step."""
+        self._bar.advance(self._task)
+
+    def epoch(self, epoch: Epoch) -> None:
+        """Show how the epoch went."""
+        accuracy = f"test accuracy {epoch.test_accuracy:.2%}  " if epoch.test_accuracy >= 0 else ""
+        self._bar.update(self._task, news=f"{accuracy}energy {epoch.energy:.4g}")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+
+def show_runs(runs: Sequence[RunSummary]) -> None:
+    """Print one row a run."""
+    engines = sorted({run.engine for run in runs})
+    table = _table(f"Training on the {' and '.join(engines)} engine", "schedule")
+    headings = ("T", "test\naccuracy", "messages", "non-zero\nvalues", "multipli-\ncations")
+    for heading in (*headings, "simulated\ntime", "s"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for run in runs:
+        result = "" if run.test_loss is None else f"loss {run.test_loss:.4g}"
+        table.add_row(
+            run.order,
+            str(run.iterations),
+            result if run.test_accuracy is None else f"{run.test_accuracy:.2%}",
+            f"{run.messages:,}",
+            NOTHING if run.nonzero_values is None else f"{run.nonzero_values / max(run.values, 1):.1%}",
+            scaled(run.multiplications),
+            NOTHING if run.simulated_time is None else f"{run.simulated_time:,.6g}",
+            f"{run.seconds:.1f}",
+        )
+    console = Console()
+    console.print(table)
+    for run in runs:
+        if run.trace is not None:
+            console.print(f"trace: {run.trace}", highlight=False, soft_wrap=True)
+
+
+def show_timeline(timeline: Sequence[Event], totals: Totals, limit: int) -> None:
+    """Print the first events of a mini-batch, and the totals of all."""
+    table = _table("Timeline of one mini-batch")
+    for heading in ("start", "end", "layer"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("does or sends", no_wrap=True)
+    for heading in ("iteration", "multipli-\ncations", "values", "non-zero"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for event in timeline[: limit or None]:
+        message = event.kind == "message"
+        table.add_row(
+            f"{event.start:.6g}",
+            f"{event.end:.6g}",
+            str(event.layer),
+            f"→ {event.target} {event.name}" if message else event.name,
+            str(event.iteration),
+            f"{event.multiplications:,}" if event.multiplications else "",
+            *(f"{n:,}" if message else "" for n in (event.values, event.nonzero_values)),
+            style="cyan" if message else None,
+        )
+    console = Console()
+    console.print(table)
+    hidden = len(timeline) - limit
+    if limit and hidden > 0:
+        console.print(f"… {hidden} more events; --limit 0 shows all", highlight=False)
+    console.print(
+        f"{totals.operations:,} operations with {totals.multiplications:,} multiplications\n"
+        f"{totals.messages:,} messages of {totals.values:,} values, {totals.nonzero_values:,} of them "
+        f"non-zero, {totals.bytes:,} bytes\nsimulated time {totals.simulated_time:,.6g}",
+        highlight=False,
+    )
+
+
+def show_trace(trace: TraceReader) -> None:
+    """Print what a trace holds."""
+    console = Console()
+    facts = Table(title=str(trace.path), title_justify="left", show_header=False, box=None)
+    known = ("state", "created", "pcsim_version", "schema_version", "name", "order", "iterations", "engine")
+    for name in (*known, "layers", "batch", "seed"):
+        if name in trace.attributes:
+            facts.add_row(name, str(trace.attributes[name]))
+    console.print(facts)
+    tables = _table("Tables")
+    for heading in ("table", "rows", "dimensions", "bytes on disk"):
+        tables.add_column(heading, justify="left" if heading in ("table", "dimensions") else "right")
+    for name, summary in trace.summary().items():
+        dims = ", ".join(f"{dim} {size}" for dim, size in summary.dims.items())
+        tables.add_row(name, f"{summary.rows:,}", dims, f"{summary.bytes_on_disk:,}")
+    console.print(tables)
+
+
+def show_deviations(deviations: Sequence[Deviation], tolerance: float) -> None:
+    """Print the largest deviations of each golden case."""
+    table = _table(f"Largest deviations, tolerance {tolerance:g}", "case")
+    for heading in ("activity", "error", "energy", "weight", "MQ's v"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for one in deviations:
+        values = (one.activity, one.error, one.energy, one.weight, one.mq)
+        good = one.largest <= tolerance
+        verdict = "[green]equal[/]" if good else "[red]DIFFERS[/]"
+        table.add_row(Path(one.case).name, *(NOTHING if v is None else f"{v:.1e}" for v in values), verdict)
+    Console().print(table)
+
+
+def _table(title: str, *headings: str) -> Table:
+    """Return a table that fits a narrow terminal."""
+    table = Table(
+        title=title,
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    for heading in headings:
+        table.add_column(heading, no_wrap=True)
+    return table
+
+
+def scaled(number: float) -> str:
+    """Return a large number with a unit prefix: 2.2 G."""
+    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= factor:
+            return f"{number / factor:.3g} {prefix}"
+    return f"{number:g}"

@@ -1,0 +1,329 @@
+"""Reading a trace: finished, still being written, or left by a killed process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import EllipsisType, TracebackType
+from typing import Any, Self, TypeAlias
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from pcsim.errors import TraceError, nearest
+from pcsim.tracing.schema import FORMAT, SCHEMA_VERSION, SIZE_ONLY, UNLIMITED_ATTRIBUTE, decode
+
+# What one axis of a column can be asked for.
+Index: TypeAlias = int | slice | EllipsisType | NDArray[Any]
+
+
+@dataclass(frozen=True)
+class TableSummary:
+    """What a table holds.
+
+    Attributes:
+        rows: number of rows, the same for all columns.
+        unlimited: the dimension that the rows extend.
+        dims: size of each dimension, the unlimited one first.
+        columns: dimensions of each column.
+        bytes_on_disk: bytes that the columns' data take in the file.
+    """
+
+    rows: int
+    unlimited: str
+    dims: Mapping[str, int]
+    columns: Mapping[str, tuple[str, ...]]
+    bytes_on_disk: int
+
+
+def open_trace(path: Path) -> TraceReader:
+    """Open a trace for reading.
+
+    Raises:
+        TraceError: there is no such file, or it is not HDF5, damaged, not a trace, or of a newer schema.
+    """
+    path = Path(path)
+    _check_hdf5(path)
+    with _reading(path):
+        file = h5py.File(path, "r")
+    try:
+        with _reading(path):
+            _check_schema(path, file)
+            return TraceReader(path, file)
+    except TraceError:
+        file.close()
+        raise
+
+
+class TraceReader:
+    """A trace opened for reading; made by `open_trace`, closed on leaving its context.
+
+    Attributes:
+        path: the file.
+        attributes: root attributes as given to the writer, JSON decoded.
+        tables: names of all tables, sorted.
+    """
+
+    def __init__(self, path: Path, file: h5py.File) -> None:
+        self.path = path
+        self._file = file
+        self.attributes: dict[str, Any] = {name: decode(value) for name, value in file.attrs.items()}
+        self.tables: tuple[str, ...] = tuple(sorted(_table_names(file, "")))
+
+    @property
+    def state(self) -> str:
+        """`running`, `complete`, `interrupted` or `failed: …`; `running` also for good if it was killed."""
+        return str(self.attributes.get("state", "unknown"))
+
+    def table(self, name: str) -> TableReader:
+        """Return a table, which reads nothing but its columns' names and sizes yet.
+
+        Raises:
+            TraceError: there is no such table, or the file is damaged.
+        """
+        if name not in self.tables:
+            raise TraceError(f"{self.path} has no table '{name}': {nearest(name, self.tables)}")
+        with _reading(self.path):
+            return TableReader(self.path, self._file[name])
+
+    def summary(self) -> dict[str, TableSummary]:
+        """Return what each table holds, by name.
+
+        Raises:
+            TraceError: the file is damaged.
+        """
+        return {name: self.table(name).summary() for name in self.tables}
+
+    def verify(self) -> None:
+        """Read everything once.
+
+        Raises:
+            TraceError: something cannot be read.
+        """
+        for name in self.tables:
+            table = self.table(name)
+            for column in table.columns:
+                for first in range(0, table.rows, 65_536):
+                    table.read(column, slice(first, first + 65_536))
+
+    def close(self) -> None:
+        """Close the file; columns cannot be read any more."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class TableReader:
+    """A table of an open trace.
+
+    Attributes:
+        name: its name in the file.
+        unlimited: the dimension that its rows extend.
+        columns: names of its columns, sorted.
+        rows: number of rows that all columns have.
+    """
+
+    def __init__(self, path: Path, group: h5py.Group) -> None:
+        self.path = path
+        self.name: str = group.name.strip("/")
+        self.unlimited = str(group.attrs[UNLIMITED_ATTRIBUTE])
+        self._group = group
+        growing = {
+            name: item
+            for name, item in group.items()
+            if isinstance(item, h5py.Dataset) and item.maxshape[:1] == (None,) and not _size_only(item)
+        }
+        self.columns: tuple[str, ...] = tuple(sorted(growing))
+        self.rows: int = min((len(dataset) for dataset in growing.values()), default=0)
+
+    def dims(self, column: str) -> tuple[str, ...]:
+        """Return the names of a column's dimensions, the unlimited one first.
+
+        Raises:
+            TraceError: there is no such column, or the file is damaged.
+        """
+        dataset = self._dataset(column)
+        if column == self.unlimited:
+            return (self.unlimited,)
+        with _reading(self.path):
+            return tuple(axis[0].name.rpartition("/")[2] for axis in dataset.dims)
+
+    def coordinate(self, dim: str) -> NDArray[Any]:
+        """Return a dimension's values; 0, 1, 2, … for one that has only a size.
+
+        Raises:
+            TraceError: there is no such dimension, or the file is damaged.
+        """
+        if dim == self.unlimited:
+            return self.read(dim) if dim in self.columns else np.arange(self.rows)
+        with _reading(self.path):
+            scale = self._group.get(dim)
+            if scale is None or dim in self.columns:
+                raise TraceError(f"{self.path}: table '{self.name}' has no dimension '{dim}'")
+            if _size_only(scale):
+                return np.arange(len(scale))
+            text = h5py.check_string_dtype(scale.dtype) is not None
+            return np.asarray(scale.asstr()[()], dtype=str) if text else np.asarray(scale[()])
+
+    def column(self, name: str) -> ColumnReader:
+        """Return a column to take slices of.
+
+        Raises:
+            TraceError: there is no such column.
+        """
+        return ColumnReader(self.path, self._dataset(name), self.rows)
+
+    def read(self, name: str, rows: slice = slice(None)) -> NDArray[Any]:
+        """Return a column's rows, shape (rows, *fixed dimensions).
+
+        Raises:
+            TraceError: there is no such column, or the file is damaged.
+        """
+        return np.asarray(self.column(name)[rows])
+
+    def flags(self, name: str) -> tuple[str, ...]:
+        """Return the meanings of a column's codes 0, 1, 2, …; empty if it holds no codes.
+
+        Raises:
+            TraceError: there is no such column.
+        """
+        return tuple(str(self.column(name).attributes.get("flag_meanings", "")).split())
+
+    def decode(self, name: str, rows: slice = slice(None)) -> NDArray[np.str_]:
+        """Return a code column's rows as words.
+
+        Raises:
+            TraceError: the column holds no codes, or one without a meaning.
+        """
+        codes, meanings = self.read(name, rows), np.asarray(self.flags(name), dtype=str)
+        if codes.size and not (codes.min() >= 0 and codes.max() < len(meanings)):
+            raise TraceError(f"{self.path}: table '{self.name}', column '{name}' has codes without a meaning")
+        words: NDArray[np.str_] = meanings[codes]
+        return words
+
+    def summary(self) -> TableSummary:
+        """Return what the table holds.
+
+        Raises:
+            TraceError: the file is damaged.
+        """
+        columns = {name: self.dims(name) for name in self.columns}
+        sizes: dict[str, int] = {self.unlimited: self.rows}
+        for name, dims in columns.items():
+            sizes |= dict(zip(dims[1:], self.column(name).shape[1:], strict=True))
+        with _reading(self.path):
+            stored = sum(self._group[name].id.get_storage_size() for name in self.columns)
+        return TableSummary(self.rows, self.unlimited, sizes, columns, stored)
+
+    def _dataset(self, name: str) -> h5py.Dataset:
+        if name not in self.columns:
+            where = f"{self.path}: table '{self.name}' has no column"
+            raise TraceError(f"{where} '{name}': {nearest(name, self.columns)}")
+        with _reading(self.path):
+            return self._group[name]
+
+
+class ColumnReader:
+    """A column, read where it is sliced, as an h5py dataset is.
+
+    Attributes:
+        shape: (rows, *fixed dimensions).
+        dtype: type of its numbers.
+        attributes: `long_name`, `units`, `flag_meanings`, ….
+    """
+
+    def __init__(self, path: Path, dataset: h5py.Dataset, rows: int) -> None:
+        self.path = path
+        self._dataset = dataset
+        self.shape: tuple[int, ...] = (rows, *dataset.shape[1:])
+        self.dtype: np.dtype[Any] = dataset.dtype
+        with _reading(path):
+            self.attributes: dict[str, Any] = {
+                name: decode(value)
+                for name, value in dataset.attrs.items()
+                if name not in ("DIMENSION_LIST", "REFERENCE_LIST", "CLASS", "NAME")
+            }
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Index | tuple[Index, ...]) -> NDArray[Any]:
+        """Read a part; rows that not all columns have are out of reach.
+
+        Raises:
+            TraceError: the file is damaged.
+            IndexError: there is no such row.
+        """
+        first, *others = key if isinstance(key, tuple) else (key,)
+        if isinstance(first, EllipsisType):
+            first, others = slice(None), [..., *others]
+        if isinstance(first, slice):
+            first = slice(*first.indices(self.shape[0]))
+        elif isinstance(first, int | np.integer):
+            first = range(self.shape[0])[int(first)]
+        with _reading(self.path):
+            return np.asarray(self._dataset[(first, *others)])
+
+
+def _check_hdf5(path: Path) -> None:
+    """Refuse what is missing, out of reach, or not HDF5."""
+    try:
+        with path.open("rb") as file:
+            empty = not file.read(1)
+    except OSError as error:
+        raise TraceError(f"cannot read {path}: {error.strerror}") from error
+    if empty:
+        raise TraceError(f"{path} is empty: expected a pcsim trace")
+    if not h5py.is_hdf5(path):
+        raise TraceError(f"{path} is not an HDF5 file: expected a pcsim trace")
+
+
+def _check_schema(path: Path, file: h5py.File) -> None:
+    """Refuse HDF5 files that are not traces, and traces of a schema that this version does not know."""
+    if decode(file.attrs.get("format")) != FORMAT:
+        raise TraceError(f"{path} is HDF5 but not a pcsim trace: expected the attribute format = '{FORMAT}'")
+    version = decode(file.attrs.get("schema_version"))
+    if not isinstance(version, int) or version < 1:
+        raise TraceError(f"{path} has schema version {version!r}: expected a whole number from 1")
+    if version > SCHEMA_VERSION:
+        raise TraceError(
+            f"{path} has schema version {version}, this pcsim reads up to {SCHEMA_VERSION}: "
+            "install a newer pcsim"
+        )
+
+
+def _table_names(group: h5py.Group, prefix: str) -> Iterator[str]:
+    for name, item in group.items():
+        if isinstance(item, h5py.Group):
+            if UNLIMITED_ATTRIBUTE in item.attrs:
+                yield prefix + name
+            else:
+                yield from _table_names(item, f"{prefix}{name}/")
+
+
+def _size_only(dataset: h5py.Dataset) -> bool:
+    """Tell a scale that only gives a dimension its size."""
+    name = dataset.attrs.get("NAME", b"")
+    return bytes(name).startswith(SIZE_ONLY.encode()) if isinstance(name, bytes) else False
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what h5py raises on a damaged file into one line."""
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError, AttributeError, UnicodeDecodeError) as error:
+        cause = str(error).strip("'\"").splitlines()[0] if str(error) else type(error).__name__
+        raise TraceError(f"{path} is truncated or damaged: {cause}") from error

@@ -1,0 +1,163 @@
+"""What a trace is made of: root attributes, columns, coordinates, chunks, the netCDF4 conventions.
+
+Nothing here touches a file. `writer` and `reader` share these definitions; `traces/README.md` states them for
+users.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from pcsim.errors import TraceError
+
+FORMAT = "pcsim-trace"
+SCHEMA_VERSION = 1
+
+# A dimension's values, or only its size: such a dimension has no coordinate variable.
+Coordinate: TypeAlias = ArrayLike | int
+Attribute: TypeAlias = str | int | float
+
+# netCDF's name for a scale that only gives a dimension its size (netCDF-4 file format, dimension scales).
+SIZE_ONLY = "This is a netCDF dimension but not a netCDF variable."
+# Attribute of a group that is a table: the name of the dimension that its rows extend.
+UNLIMITED_ATTRIBUTE = "unlimited_dimension"
+
+CHUNK_BYTES = 2**20
+UNKNOWN_CHUNK_BYTES = 2**16
+MOST_CHUNK_ROWS = 65_536
+
+
+@dataclass(frozen=True)
+class Column:
+    """One quantity of a table.
+
+    Attributes:
+        dims: names of the dimensions after the table's unlimited one, e.g. `("iteration", "layer")`.
+        dtype: NumPy name of the numbers' type, e.g. `"float32"`.
+        description: what it is, in words (CF `long_name`).
+        units: CF `units`; empty if it has none.
+        flags: for a column of codes, the meaning of 0, 1, 2, … (CF `flag_values`, `flag_meanings`); words
+            without blanks.
+    """
+
+    dims: tuple[str, ...]
+    dtype: str
+    description: str
+    units: str = ""
+    flags: tuple[str, ...] = ()
+
+    def attributes(self) -> dict[str, Any]:
+        """Return the CF attributes that say this in the file."""
+        attributes: dict[str, Any] = {"long_name": self.description}
+        if self.units:
+            attributes["units"] = self.units
+        if self.flags:
+            attributes["flag_values"] = np.arange(len(self.flags), dtype=self.dtype)
+            attributes["flag_meanings"] = " ".join(self.flags)
+        return attributes
+
+
+def first_attributes(attributes: Mapping[str, object]) -> dict[str, Attribute]:
+    """Return the root attributes of a trace that begins now: pcsim's own and the caller's, encoded."""
+    try:
+        version = importlib.metadata.version("pcsim")
+    except importlib.metadata.PackageNotFoundError:
+        version = "unknown"
+    own: dict[str, Attribute] = {
+        "format": FORMAT,
+        "schema_version": SCHEMA_VERSION,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "pcsim_version": version,
+        "state": "running",
+    }
+    return own | {name: encode(name, value) for name, value in attributes.items()}
+
+
+def encode(name: str, value: object) -> Attribute:
+    """Return an attribute's value as stored: text and numbers as they are, all else as JSON text.
+
+    Raises:
+        TraceError: the value cannot be written as JSON.
+    """
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, str | float):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63:
+        return value
+    try:
+        return json.dumps(value)
+    except (TypeError, ValueError) as error:
+        raise TraceError(f"attribute '{name}': expected something that JSON can say, {error}") from error
+
+
+def decode(value: object) -> object:
+    """Return an attribute's value as given to the writer: JSON text parsed, numbers as Python's own."""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, str) and (value[:1] in ("{", "[") or value in ("true", "false", "null")):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value
+
+
+def chunk_shape(shape: Sequence[int], dtype: str, expected_rows: int | None) -> tuple[int, ...]:
+    """Return a chunk's shape, (rows, *shape) or a part of it: at most 1 MiB and 65,536 rows.
+
+    A chunk is stored whole, so that a few rows in large chunks would be mostly air.
+
+    Args:
+        shape: one row's shape.
+        dtype: NumPy name of the numbers' type.
+        expected_rows: about how many rows will come; None if nobody knows, which makes chunks of 64 KiB
+            and 1,024 rows at most, or one row if that is larger.
+    """
+    room = CHUNK_BYTES // np.dtype(dtype).itemsize
+    inner: list[int] = []
+    for size in reversed(shape):
+        inner.insert(0, max(1, min(size, room)))
+        room //= inner[0]
+    whole = math.prod(inner) == math.prod(shape)
+    if expected_rows is None:
+        room, expected_rows = room * UNKNOWN_CHUNK_BYTES // CHUNK_BYTES, 1024
+    rows = min(room, MOST_CHUNK_ROWS, expected_rows) if whole else 1
+    return (max(1, rows), *inner)
+
+
+def check_table(
+    name: str, unlimited: str, columns: Mapping[str, Column], coordinates: Mapping[str, Coordinate]
+) -> None:
+    """Refuse a table that could not be written, or that netCDF readers would not understand.
+
+    Raises:
+        TraceError: says which column or dimension, and what was expected.
+    """
+    if unlimited in coordinates:
+        raise TraceError(f"table '{name}': '{unlimited}' is unlimited: expected no coordinate of that name")
+    if not columns:
+        raise TraceError(f"table '{name}' has no columns: expected at least one")
+    for title, column in columns.items():
+        where = f"table '{name}', column '{title}'"
+        if title in coordinates or "/" in title:
+            raise TraceError(f"{where}: expected a name without '/' that is not also a coordinate's")
+        if title == unlimited and column.dims:
+            raise TraceError(f"{where}: expected no further dimensions, it is the unlimited one's coordinate")
+        if len(set(column.dims)) != len(column.dims) or unlimited in column.dims:
+            raise TraceError(f"{where}: dimensions {column.dims} repeat: expected each once")
+        if missing := [dim for dim in column.dims if dim not in coordinates]:
+            raise TraceError(f"{where}: no size for '{missing[0]}': add it to coordinates")
+        if any(set(flag) & set(" \t\n") for flag in column.flags):
+            raise TraceError(f"{where}: expected flags without blanks, got {column.flags}")

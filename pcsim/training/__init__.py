@@ -1,0 +1,1 @@
+"""Training: data sets, mini-batches, the loop."""

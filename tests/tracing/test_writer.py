@@ -1,0 +1,234 @@
+"""What the writer promises, apart from kills: round trips, bounded memory, overwriting, states, full disks."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import xarray
+
+from pcsim.errors import TraceError
+from pcsim.tracing import Column, Table, TraceWriter, open_trace
+from pcsim.tracing.schema import chunk_shape
+from pcsim.tracing.writer import BUFFER_BYTES
+
+COLUMNS = {
+    "step": Column((), "int64", "training step"),
+    "energy": Column(("iteration", "layer"), "float64", "free energy", units="nats"),
+}
+COORDINATES = {"iteration": np.arange(4), "layer": np.arange(3) * 10}
+
+
+def summary(writer: TraceWriter, name: str = "summary") -> Table:
+    return writer.table(name, "step", COLUMNS, COORDINATES)
+
+
+def trace(path: Path, rows: int = 2, **attributes: object) -> Path:
+    with TraceWriter(path, attributes) as writer:
+        table = summary(writer)
+        for row in range(rows):
+            table.append(step=row, energy=np.full((4, 3), row))
+    return path
+
+
+def test_xarray_names_dimensions_and_coordinates(tmp_path: Path) -> None:
+    """xarray is the reader that most users meet: names and values must arrive without any help."""
+    path = tmp_path / "trace.h5"
+    with TraceWriter(path, {}) as writer:
+        tables = [summary(writer), summary(writer, "probes/hidden")]
+        for table in tables:
+            table.extend(step=np.arange(5), energy=np.arange(60.0).reshape(5, 4, 3))
+    for group in ("summary", "probes/hidden"):
+        with xarray.open_dataset(path, group=group, engine="h5netcdf") as data:
+            assert data["energy"].dims == ("step", "iteration", "layer")
+            assert data["energy"].attrs == {"long_name": "free energy", "units": "nats"}
+            assert data["energy"].sel(step=4, iteration=1, layer=20).item() == 4 * 12 + 3 + 2
+    with xarray.open_dataset(path, engine="h5netcdf") as root:
+        assert root.attrs["format"] == "pcsim-trace"
+
+
+@pytest.mark.parametrize("rows", [0, 3])
+def test_every_kind_of_dimension_opens_in_a_datatree(tmp_path: Path, rows: int) -> None:
+    """Empty tables, dimensions with a size only, text coordinates: each is a way to be malformed netCDF."""
+    with TraceWriter(tmp_path / "trace.h5", {}) as writer:
+        columns = {"kind": Column((), "int8", "kind"), "a": Column(("sample", "name"), "float32", "a")}
+        table = writer.table("deep/er/events", "event", columns, {"sample": 7, "name": ["x", "yy"]})
+        summary(writer)
+        table.extend(kind=np.zeros(rows, int), a=np.zeros((rows, 7, 2)))
+    with xarray.open_datatree(tmp_path / "trace.h5", engine="h5netcdf") as tree:
+        assert dict(tree["deep/er/events"].sizes) == {"event": rows, "sample": 7, "name": 2}
+        assert list(tree["deep/er/events"]["name"].values) == ["x", "yy"]
+        assert tree["summary"]["energy"].shape == (0, 4, 3)
+
+
+def test_attributes_of_any_size_come_back(tmp_path: Path) -> None:
+    """Model files go into attributes; the oldest HDF5 format bounds what lies in an object header."""
+    given = {"model": {"layers": [1, 2]}, "long": ["word" * 10] * 20_000, "yes": True, "none": None}
+    given |= {"seed": 3, "rate": np.float32(0.5), "title": "[not JSON", "large": 2**70}
+    path = trace(tmp_path / "trace.h5", **given)
+    with open_trace(path) as reader:
+        assert {name: reader.attributes[name] for name in given} == given | {"large": str(2**70)}
+        assert reader.attributes["schema_version"] == 1
+    with xarray.open_dataset(path, engine="h5netcdf") as root:
+        assert len(root.attrs["long"]) > 2**16
+
+
+def test_attributes_can_be_set_later(tmp_path: Path) -> None:
+    """Totals are known only at the end, and may be longer than what they replace."""
+    with TraceWriter(tmp_path / "trace.h5", {"total": 0, "text": "a"}) as writer:
+        writer.flush()
+        writer.set(total=5, text="b" * 1000, new=[1])
+    with open_trace(tmp_path / "trace.h5") as reader:
+        assert reader.attributes["total"] == 5
+        assert reader.attributes["text"] == "b" * 1000
+        assert reader.attributes["new"] == [1]
+
+
+def test_buffer_is_bounded_and_copies(tmp_path: Path) -> None:
+    """Memory must not grow with the run, and callers reuse their arrays in place."""
+    with TraceWriter(tmp_path / "trace.h5", {}, flush_seconds=1e9) as writer:
+        table = summary(writer)
+        energy = np.zeros((4, 3))
+        for step in range(30_000):
+            energy[:] = step
+            table.append(step=step, energy=energy)
+            assert table.buffered_bytes < BUFFER_BYTES
+    with open_trace(tmp_path / "trace.h5") as reader:
+        read = reader.table("summary").read("energy")
+        assert np.array_equal(read, np.broadcast_to(np.arange(30_000.0)[:, None, None], read.shape))
+
+
+def test_flushes_by_time(tmp_path: Path) -> None:
+    """A slow run must show its rows before its buffers are full."""
+    writer = TraceWriter(tmp_path / "trace.h5", {}, flush_seconds=0.0)
+    summary(writer).append(step=0, energy=np.zeros((4, 3)))
+    with open_trace(tmp_path / "trace.h5") as reader:
+        assert reader.state == "running"
+        assert reader.table("summary").rows == 1
+    writer.close()
+
+
+def test_small_trace_is_small(tmp_path: Path) -> None:
+    """Chunks are stored whole: with large ones a trace of two rows would take megabytes."""
+    assert trace(tmp_path / "trace.h5").stat().st_size < 200_000
+    assert chunk_shape((), "int64", 10**7) == (65_536,)
+    assert chunk_shape((4, 64, 1024), "float32", None) == (1, 4, 64, 1024)
+    assert chunk_shape((3072, 1024), "float32", None) == (1, 256, 1024)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"step": 0}, "no value for column 'energy'"),
+        ({"step": 0, "energy": np.zeros((4, 3)), "enrgy": 1}, "no column 'enrgy': did you mean 'energy'"),
+        ({"step": 0, "energy": np.zeros((3, 4))}, r"expected shape \(4, 3\) a row, got \(3, 4\)"),
+        ({"step": 0.5, "energy": np.zeros((4, 3))}, "expected int64, got float64"),
+    ],
+)
+def test_rows_that_do_not_fit(tmp_path: Path, row: dict[str, object], message: str) -> None:
+    """A wrong row is refused whole, by name, not broadcast or truncated."""
+    with TraceWriter(tmp_path / "trace.h5", {}) as writer:
+        table = summary(writer)
+        with pytest.raises(TraceError, match=message):
+            table.append(**row)
+        assert table.rows == 0
+
+
+def test_tables_that_do_not_fit(tmp_path: Path) -> None:
+    """netCDF readers would refuse these, or a kill could break them: better say so at once."""
+    with TraceWriter(tmp_path / "trace.h5", {}) as writer:
+        with pytest.raises(TraceError, match="no size for 'iteration'"):
+            writer.table("summary", "step", COLUMNS, {})
+        table = summary(writer)
+        with pytest.raises(TraceError, match="'summary' exists"):
+            summary(writer, "summary/inner")
+        table.append(step=0, energy=np.zeros((4, 3)))
+        with pytest.raises(TraceError, match="comes too late"):
+            summary(writer, "other")
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (ValueError("bad"), "failed: ValueError: bad"),
+        (KeyboardInterrupt(), "interrupted"),
+        (None, "complete"),
+    ],
+)
+def test_context_manager_states(tmp_path: Path, error: BaseException | None, state: str) -> None:
+    """Whoever opens a trace must see how its run ended, and keeps the rows that came before."""
+    writer = TraceWriter(tmp_path / "trace.h5", {})
+    try:
+        with writer:
+            summary(writer).append(step=0, energy=np.zeros((4, 3)))
+            if error is not None:
+                raise error
+    except (ValueError, KeyboardInterrupt) as caught:
+        assert caught is error
+    with open_trace(tmp_path / "trace.h5") as reader:
+        assert (reader.state, reader.table("summary").rows) == (state, 1)
+    with pytest.raises(TraceError, match="is closed"):
+        writer.flush()
+    assert [path.name for path in tmp_path.iterdir()] == ["trace.h5"]
+
+
+def test_overwriting_needs_to_be_asked_for(tmp_path: Path) -> None:
+    """Hours of simulation are not lost to a repeated command; with overwrite they are replaced."""
+    path = trace(tmp_path / "new" / "trace.h5")
+    with pytest.raises(TraceError, match="exists; pass --force"):
+        TraceWriter(path, {})
+    with TraceWriter(path, {}, overwrite=True) as writer:
+        table = summary(writer)
+        with open_trace(path) as reader:
+            assert reader.state == "complete"  # the old one stays until the first flush
+        table.append(step=7, energy=np.zeros((4, 3)))
+    with open_trace(path) as reader:
+        assert list(reader.table("summary").read("step")) == [7]
+    (tmp_path / "empty.h5").touch()
+    TraceWriter(tmp_path / "empty.h5", {}, overwrite=True).close()
+
+
+def test_foreign_things_are_never_replaced(tmp_path: Path) -> None:
+    """--force on a mistyped name must not destroy a thesis, a folder, or what a link points to."""
+    (tmp_path / "thesis.txt").write_text("text")
+    h5py.File(tmp_path / "foreign.h5", "w").close()
+    (tmp_path / "folder").mkdir()
+    trace(tmp_path / "target.h5")
+    (tmp_path / "link").symlink_to(tmp_path / "target.h5")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere.h5")
+    before = sorted(tmp_path.iterdir())
+    for name in ("thesis.txt", "foreign.h5", "folder", "link", "dangling"):
+        with pytest.raises(TraceError, match=name) as caught:
+            TraceWriter(tmp_path / name, {}, overwrite=True)
+        assert "\n" not in str(caught.value)
+    assert sorted(tmp_path.iterdir()) == before
+    assert (tmp_path / "thesis.txt").read_text() == "text"
+
+
+def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    """One line with path and cause, not a traceback out of h5py."""
+    (tmp_path / "file").touch()
+    with pytest.raises(TraceError, match=r"cannot write .*trace\.h5: its folder is a file"):
+        TraceWriter(tmp_path / "file" / "trace.h5", {})
+    (tmp_path / "locked").mkdir(mode=0o500)
+    if not os.access(tmp_path / "locked", os.W_OK):  # root may write everywhere
+        with pytest.raises(TraceError, match="Permission denied"):
+            TraceWriter(tmp_path / "locked" / "trace.h5", {})
+
+
+def test_full_disk(tmp_path: Path) -> None:
+    """The run ends with one line, and the trace still holds every row flushed before."""
+    child, path = Path(__file__).with_name("full_disk_child.py"), tmp_path / "trace.h5"
+    environment = os.environ | {"PYTHONPATH": str(child.parents[2])}
+    command = [sys.executable, str(child), str(path), "500000"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    *rows, message = done.stdout.splitlines()
+    assert message == f"cannot write {path}: File too large"
+    with open_trace(path) as reader:
+        assert reader.state == "running"
+        reader.verify()
+        assert reader.table("summary").rows == int(rows[-1]) > 1000
