@@ -155,7 +155,7 @@ class UnitHardwareConfig(Section):
 
     model: Literal["unit"] = Field(default="unit", description="cost model")
     jitter: NotNegative = Field(
-        default=0.0, description="random extra time of a message, relative to its time"
+        default=0.0, description="a message takes up to this much time more, uniformly at random"
     )
     latency: NotNegative = Field(default=0.0, description="time added to every message")
     link_latency: dict[str, NotNegative] = Field(

@@ -2,7 +2,8 @@
 
 from pcsim.tracing.reader import ColumnReader, TableReader, TableSummary, TraceReader, open_trace
 from pcsim.tracing.schema import FORMAT, SCHEMA_VERSION, Column, Coordinate
-from pcsim.tracing.writer import Table, TraceWriter
+from pcsim.tracing.table import Table
+from pcsim.tracing.writer import TraceWriter
 
 __all__ = [
     "FORMAT",

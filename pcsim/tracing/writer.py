@@ -7,28 +7,20 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import h5py
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
-from pcsim.errors import TraceError, nearest
+from pcsim.errors import TraceError
+from pcsim.tracing.interrupts import interrupt_afterwards
 from pcsim.tracing.ordered_file import OrderedFile
 from pcsim.tracing.reader import open_trace
-from pcsim.tracing.schema import (
-    SIZE_ONLY,
-    UNLIMITED_ATTRIBUTE,
-    Attribute,
-    Column,
-    Coordinate,
-    check_table,
-    chunk_shape,
-    encode,
-    first_attributes,
-)
+from pcsim.tracing.schema import Attribute, Column, Coordinate, check_table, encode, first_attributes
+from pcsim.tracing.table import Table
 
-BUFFER_BYTES = 2**20
+__all__ = ["Table", "TraceWriter"]
+
 # Index nodes (2 to 4 KiB) each on a memory page of their own: a kill can cut a write between pages only.
 _PAGE = 4096
 _INDEX_NODE = 2048
@@ -52,6 +44,7 @@ class TraceWriter:
         TraceError: the path exists and may not be overwritten, or cannot be written.
     """
 
+    @interrupt_afterwards()
     def __init__(
         self,
         path: Path,
@@ -82,6 +75,7 @@ class TraceWriter:
         for name, value in encoded.items():
             _set_attribute(self._file.attrs, name, value)
 
+    @interrupt_afterwards()
     def table(
         self,
         name: str,
@@ -114,10 +108,12 @@ class TraceWriter:
             if f"{name}/".startswith(f"{other}/") or other.startswith(f"{name}/"):
                 raise TraceError(f"table '{name}': '{other}' exists: expected a name that is not in its way")
         group = self._file.create_group(name)
-        table = Table(self, group, unlimited, columns, coordinates or {}, expected_rows)
+        table = Table(group, unlimited, columns, coordinates or {}, expected_rows)
+        table.before_writing, table.after_append = self._check_open, self._flush_if_due
         self._tables[name] = table
         return table
 
+    @interrupt_afterwards()
     def set(self, **attributes: object) -> None:
         """Set root attributes; they reach the file with the next flush.
 
@@ -128,6 +124,7 @@ class TraceWriter:
         for name, value in attributes.items():
             _set_attribute(self._file.attrs, name, encode(name, value))
 
+    @interrupt_afterwards()
     def flush(self) -> None:
         """Write out all rows and make them the file's state.
 
@@ -141,6 +138,7 @@ class TraceWriter:
         self._commit()
         self._next_flush = time.monotonic() + self._flush_seconds
 
+    @interrupt_afterwards()
     def close(self, state: str = "complete") -> None:
         """Flush, set the root attribute `state` and close; closing twice does nothing.
 
@@ -161,8 +159,7 @@ class TraceWriter:
             finally:
                 self._bytes.close()
 
-    def written_out(self) -> None:
-        """For tables: rows were appended; flush if it is time."""
+    def _flush_if_due(self) -> None:
         if time.monotonic() >= self._next_flush:
             self.flush()
 
@@ -196,151 +193,6 @@ class TraceWriter:
             raise _unwritable(self.path, self._bytes.failure)
 
 
-class Table:
-    """A table of a trace that is being written; made by `TraceWriter.table`."""
-
-    def __init__(
-        self,
-        writer: TraceWriter,
-        group: h5py.Group,
-        unlimited: str,
-        columns: Mapping[str, Column],
-        coordinates: Mapping[str, Coordinate],
-        expected_rows: int | None,
-    ) -> None:
-        self.name = group.name.strip("/")
-        self.rows = 0
-        self._writer = writer
-        self._columns = dict(columns)
-        self._rows_in_file = 0
-        self._buffered_bytes = 0
-        group.attrs[UNLIMITED_ATTRIBUTE] = unlimited
-        scales = {name: _fixed_scale(group, name, values) for name, values in coordinates.items()}
-        self._shapes = {
-            name: tuple(len(scales[dim]) for dim in column.dims) for name, column in self._columns.items()
-        }
-        self._datasets: dict[str, h5py.Dataset] = {}
-        for name, column in self._columns.items():
-            self._datasets[name] = _dataset(group, name, column, self._shapes[name], expected_rows)
-        if unlimited in self._datasets:
-            self._size_scale = None
-            scales[unlimited] = self._datasets[unlimited]
-            scales[unlimited].make_scale(unlimited)
-        else:
-            self._size_scale = scales[unlimited] = _size_scale(group, unlimited, 0)
-        for name, column in self._columns.items():
-            if name != unlimited:
-                for axis, dim in enumerate((unlimited, *column.dims)):
-                    self._datasets[name].dims[axis].attach_scale(scales[dim])
-        self._buffers: dict[str, list[NDArray[Any]]] = {name: [] for name in self._columns}
-
-    @property
-    def buffered_bytes(self) -> int:
-        """Bytes held in memory that are not yet handed to HDF5: below 1 MiB after each append."""
-        return self._buffered_bytes
-
-    def append(self, **row: ArrayLike) -> None:
-        """Append one row; arrays are copied.
-
-        Args:
-            row: a value for each column, of the shape of its fixed dimensions.
-
-        Raises:
-            TraceError: a column is missing or unknown, a shape or type does not fit, or the disk is full.
-        """
-        self.extend(**{name: np.asarray(value)[np.newaxis] for name, value in row.items()})
-
-    def extend(self, **columns: ArrayLike) -> None:
-        """Append many rows; arrays are copied.
-
-        Args:
-            columns: an array for each column, its first axis the rows.
-
-        Raises:
-            TraceError: a column is missing or unknown, a shape or type does not fit, or the disk is full.
-        """
-        if columns.keys() != self._columns.keys():
-            raise TraceError(f"table '{self.name}': {_difference(columns, self._columns)}")
-        arrays = {name: self._converted(name, values) for name, values in columns.items()}
-        if len(lengths := {len(array) for array in arrays.values()}) > 1:
-            raise TraceError(
-                f"table '{self.name}': columns of {sorted(lengths)} rows: expected as many in each"
-            )
-        for name, array in arrays.items():
-            self._buffers[name].append(array)
-            self._buffered_bytes += array.nbytes
-        self.rows += lengths.pop()
-        if self._buffered_bytes >= BUFFER_BYTES:
-            self.write_out()
-        self._writer.written_out()
-
-    def write_out(self) -> None:
-        """Hand the buffered rows to HDF5; they are safe only after `TraceWriter.flush`."""
-        self._writer._check_open()
-        if self.rows == self._rows_in_file:
-            return
-        if self._size_scale is not None:
-            self._size_scale.resize(self.rows, axis=0)
-        for name, dataset in self._datasets.items():
-            dataset.resize(self.rows, axis=0)
-            dataset[self._rows_in_file :] = np.concatenate(self._buffers[name])
-            self._buffers[name] = []
-        self._rows_in_file = self.rows
-        self._buffered_bytes = 0
-
-    def _converted(self, name: str, values: ArrayLike) -> NDArray[Any]:
-        """Copy one column's rows into its type, and check their shape."""
-        array, dtype = np.asarray(values), self._columns[name].dtype
-        where = f"table '{self.name}', column '{name}'"
-        if array.shape[1:] != self._shapes[name] or array.ndim == 0:
-            raise TraceError(f"{where}: expected shape {self._shapes[name]} a row, got {array.shape[1:]}")
-        try:
-            return array.astype(dtype, casting="same_kind")
-        except TypeError as error:
-            raise TraceError(f"{where}: expected {dtype}, got {array.dtype}") from error
-
-
-def _dataset(
-    group: h5py.Group, name: str, column: Column, shape: tuple[int, ...], expected_rows: int | None
-) -> h5py.Dataset:
-    dataset = group.create_dataset(
-        name,
-        shape=(0, *shape),
-        maxshape=(None, *shape),
-        chunks=chunk_shape(shape, column.dtype, expected_rows),
-        dtype=column.dtype,
-    )
-    dataset.attrs.update(column.attributes())
-    return dataset
-
-
-def _fixed_scale(group: h5py.Group, name: str, values: Coordinate) -> h5py.Dataset:
-    """Write a fixed dimension: its values, or only its size."""
-    if isinstance(values, int):
-        return _size_scale(group, name, values)
-    array = np.asarray(values)
-    dtype = h5py.string_dtype() if array.dtype.kind == "U" else array.dtype
-    scale = group.create_dataset(
-        name, data=array.astype(object) if array.dtype.kind == "U" else array, dtype=dtype
-    )
-    scale.make_scale(name)
-    return scale
-
-
-def _size_scale(group: h5py.Group, name: str, size: int) -> h5py.Dataset:
-    """Write a dimension that has a size but no values; no number of it is ever stored."""
-    growing = size == 0
-    scale = group.create_dataset(
-        name,
-        shape=(size,),
-        maxshape=(None,) if growing else (size,),
-        chunks=(1024,) if growing else None,
-        dtype="f4",
-    )
-    scale.make_scale(f"{SIZE_ONLY}{size:10d}")
-    return scale
-
-
 def _set_attribute(attributes: h5py.AttributeManager, name: str, value: Attribute) -> None:
     """Set an attribute, in its place where that is one write: numbers of the same type, and `state`.
 
@@ -358,13 +210,6 @@ def _set_attribute(attributes: h5py.AttributeManager, name: str, value: Attribut
             identifier.write(new)
             return
     attributes[name] = value
-
-
-def _difference(given: Mapping[str, object], columns: Mapping[str, object]) -> str:
-    """Say which column is unknown or missing."""
-    if unknown := sorted(given.keys() - columns.keys()):
-        return f"no column '{unknown[0]}': {nearest(unknown[0], columns)}"
-    return f"no value for column '{min(columns.keys() - given.keys())}': expected one for each"
 
 
 def _check_target(path: Path, overwrite: bool) -> None:

@@ -1,4 +1,4 @@
-"""Writes a trace until it is killed, and prints how many rows each flush has made safe. Run by test_killed."""
+"""Writes a trace until it is killed, and prints how many rows each flush made safe. Run by test_killed."""
 
 import sys
 from pathlib import Path

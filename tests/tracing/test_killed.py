@@ -22,21 +22,25 @@ _child = runpy.run_path(str(CHILD))
 SHAPES, values = _child["SHAPES"], _child["values"]
 
 
-def killed_trace(path: Path, delay: float) -> int:
+def killed_trace(path: Path, delay: float, kill: signal.Signals = signal.SIGKILL) -> int:
     """Run the child, kill it `delay` seconds after its first flush, return the rows it reported as safe."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     child = subprocess.Popen(
-        [sys.executable, str(CHILD), str(path)], stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, str(CHILD), str(path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
     )
     first = child.stdout.readline()
     time.sleep(delay)
-    child.send_signal(signal.SIGKILL)
+    child.send_signal(kill)
     lines = [first, *child.stdout.read().splitlines(keepends=True)]
     child.wait()
     return int([line for line in lines if line.endswith("\n")][-1])
 
 
-def check(path: Path, rows: int) -> None:
+def check(path: Path, rows: int, state: str = "running") -> None:
     """Open with each reader; the first `rows` rows of every table are there and right."""
     with h5py.File(path, "r") as file:
         for name in SHAPES:
@@ -45,7 +49,7 @@ def check(path: Path, rows: int) -> None:
         for name in SHAPES:
             assert np.array_equal(tree[name]["value"][:rows], values(name, 0, rows))
     with open_trace(path) as trace:
-        assert trace.state == "running"
+        assert trace.state == state
         trace.verify()
         for name in SHAPES:
             assert trace.table(name).rows >= rows
@@ -58,6 +62,14 @@ def test_kill_at_random_moments(tmp_path: Path, seed: int) -> None:
     delay = np.random.default_rng(seed).uniform(0.0, 0.4)
     rows = killed_trace(tmp_path / "killed.h5", delay)
     check(tmp_path / "killed.h5", rows)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_interrupt_at_random_moments(tmp_path: Path, seed: int) -> None:
+    """Ctrl-C within a write used to be swallowed by h5py, and the run went on."""
+    delay = np.random.default_rng(seed).uniform(0.0, 0.25)
+    rows = killed_trace(tmp_path / "interrupted.h5", delay, signal.SIGINT)
+    check(tmp_path / "interrupted.h5", rows, "interrupted")
 
 
 def test_kill_between_any_two_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,18 +100,18 @@ def test_kill_between_any_two_writes(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(OrderedFile, "_put", put_and_look)
     monkeypatch.setattr(OrderedFile, "_resize", resize_and_look)
 
-    class Enough(Exception):
+    class EnoughError(Exception):
         pass
 
     def report(rows: int, flush: bool) -> None:
         nonlocal safe
         safe = rows
         if rows > 13 * 55:  # 90 chunks a column: the index's root, 64 wide, has split
-            raise Enough
+            raise EnoughError
 
     monkeypatch.setattr("builtins.print", report)
-    with pytest.raises(Enough):
+    with pytest.raises(EnoughError):
         _child["main"](path)
     assert looked > 1000
     with open_trace(path) as trace:
-        assert trace.state == "failed: Enough: "
+        assert trace.state == "failed: EnoughError: "
