@@ -9,7 +9,7 @@ demo: .venv/installed
 	$(BIN)/pcsim plot traces/digits-sequential.h5 traces/digits-simultaneous.h5 -o traces/digits-error-flow.png --force
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n auto
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 lint: .venv/installed
 	$(BIN)/ruff check .

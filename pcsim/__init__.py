@@ -7,7 +7,7 @@ command line start at once.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pcsim.config import ModelConfig, load_model
@@ -81,7 +81,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Load a public name from its home."""
     if name not in _HOME_OF:
         raise AttributeError(f"module 'pcsim' has no attribute '{name}'")

@@ -147,7 +147,7 @@ def show_deviations(deviations: Sequence[Deviation], tolerance: float) -> None:
     for one in deviations:
         values = (one.activity, one.error, one.energy, one.weight, one.mq)
         good = one.largest <= tolerance
-        verdict = "[green]equal[/]" if good else "[red]DIFFERS[/]"
+        verdict = "[green]equal[/]" if good else "[red]differs[/]"
         table.add_row(Path(one.case).name, *(NOTHING if v is None else f"{v:.1e}" for v in values), verdict)
     Console().print(table)
 

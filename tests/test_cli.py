@@ -51,7 +51,7 @@ def test_run_leaves_a_trace_a_schedule(trained):
         assert run["messages"] == 44 * 18
         assert 0 < run["nonzero_values"] < run["values"]
         with h5py.File(folder / run["trace"]) as file:
-            assert file.attrs["state"] == "complete"
+            assert file.attrs["state"] == b"complete"
             assert len(file["summary/step"]) == 5
 
 
@@ -81,7 +81,9 @@ def test_engines_give_the_same_run(tmp_path):
     """The fast engine's trace and totals equal those that the event engine counted."""
     summaries = {}
     for engine in ("fast", "event"):
-        outcome = pcsim("run", DIGITS, *QUICK, "--engine", engine, "--trace", f"{engine}.h5", "--json", cwd=tmp_path)
+        outcome = pcsim(
+            "run", DIGITS, *QUICK, "--engine", engine, "--trace", f"{engine}.h5", "--json", cwd=tmp_path
+        )
         summaries[engine] = json.loads(outcome.stdout)[0]
     for key in ("test_accuracy", "messages", "values", "multiplications", "simulated_time"):
         assert summaries["fast"][key] == summaries["event"][key], key
@@ -226,7 +228,9 @@ def test_bad_traces_get_one_line(trained, tmp_path, damage):
 def test_blown_up_run_keeps_its_trace(tmp_path):
     """A run that diverges names step, layer and iteration; what was recorded can be read."""
     options = ["--set", "learning={rule='sgd',rate=1e6}", "--trace", "t.h5"]
-    refused("run", DIGITS, *QUICK, *options, cwd=tmp_path, saying=["training step", "layer", "iteration", "kept"])
+    refused(
+        "run", DIGITS, *QUICK, *options, cwd=tmp_path, saying=["training step", "layer", "iteration", "kept"]
+    )
     told = json.loads(pcsim("info", "t.h5", "--json", cwd=tmp_path).stdout)
     assert told["attributes"]["state"].startswith("failed: NonFiniteError")
     with h5py.File(tmp_path / "t.h5") as file:

@@ -50,7 +50,7 @@ class Experiment:
     network: Network
     dataset: Dataset
     rule: LearningRule
-    schedule: Schedule = Schedule()
+    schedule: Schedule = field(default_factory=Schedule)
     batch: int = 64
     epochs: int = 1
     seed: int = 0

@@ -125,7 +125,11 @@ def run(
         NonFiniteError: activities or energy became infinite or NaN; the trace is kept.
     """
     plan = experiment.schedule.plan(experiment.network)
-    check_fit(experiment.network, experiment.dataset)
+    if engine == "fast" and isinstance(plan, Reaction):
+        raise ConfigurationError(
+            f"order '{experiment.schedule.name}' depends on when messages arrive: use --engine event"
+        )
+    check_fit(experiment.network, experiment.dataset, experiment.batch)
     threads = suited_threads(experiment.network, experiment.batch)
     with threads, _open(experiment, engine, trace, overwrite) as writer:
         return _run(experiment, plan, engine, writer, progress)
@@ -228,10 +232,7 @@ def _engine(
     if name == "event":
         engine = EventEngine(plan, units, experiment.hardware, experiment.batch, observers)
         return engine, lambda steps: engine.totals
-    if isinstance(plan, Reaction):
-        raise ConfigurationError(
-            f"order '{experiment.schedule.name}' depends on when messages arrive: use --engine event"
-        )
+    assert isinstance(plan, Program)
     return FastEngine(plan, units, observers), ProgramMeter(plan, experiment).totals
 
 

@@ -24,7 +24,7 @@ def simulate_one(experiment: Experiment) -> tuple[Sequence[Event], Totals]:
         NonFiniteError: activities or energy became infinite or NaN.
     """
     network, batch = experiment.network, experiment.batch
-    check_fit(network, experiment.dataset)
+    check_fit(network, experiment.dataset, batch)
     plan = experiment.schedule.plan(network)
     units = network.layers(batch, experiment.rule)
     statistics = Statistics(plan.iterations, network.top)

@@ -97,8 +97,8 @@ class Dataset:
         return hot
 
 
-def epoch_rows(dataset: Dataset, batch: int, rng: np.random.Generator, shuffle: bool) -> Rows:
-    """Which training samples each mini-batch of an epoch takes: (batches, batch), a last short one dropped.
+def check_batch(dataset: Dataset, batch: int) -> None:
+    """Refuse a mini-batch that the training set cannot fill.
 
     Raises:
         DataError: fewer training samples than one mini-batch.
@@ -109,6 +109,16 @@ def epoch_rows(dataset: Dataset, batch: int, rng: np.random.Generator, shuffle: 
             f"{dataset.name}: mini-batch of {batch} from {samples} training samples: "
             f"expected 1 to {samples}; change training.batch"
         )
+
+
+def epoch_rows(dataset: Dataset, batch: int, rng: np.random.Generator, shuffle: bool) -> Rows:
+    """Which training samples each mini-batch of an epoch takes: (batches, batch), a last short one dropped.
+
+    Raises:
+        DataError: fewer training samples than one mini-batch.
+    """
+    check_batch(dataset, batch)
+    samples = len(dataset.train_inputs)
     order = rng.permutation(samples) if shuffle else np.arange(samples)
     return order[: samples - samples % batch].reshape(-1, batch)
 

@@ -13,7 +13,7 @@ from pcsim.engine.observer import Statistics
 from pcsim.errors import ShapeError
 from pcsim.kernels import Array
 from pcsim.network.network import Network
-from pcsim.training.data import Dataset, batches
+from pcsim.training.data import Dataset, batches, check_batch
 
 TEST_BATCH = 1000  # samples a forward pass; bounds memory, changes nothing else
 
@@ -59,8 +59,13 @@ def test(network: Network, dataset: Dataset) -> tuple[float, float]:
     return (right / samples if dataset.classes else float("nan")), loss / samples
 
 
-def check_fit(network: Network, dataset: Dataset) -> None:
-    """Raise ShapeError if the data set has another width than the network's input or output."""
+def check_fit(network: Network, dataset: Dataset, batch: int) -> None:
+    """Check that a data set can train a network.
+
+    Raises:
+        ShapeError: the data have another width than the network's input or output.
+        DataError: there are fewer training samples than one mini-batch.
+    """
     ends = (("input", network.sizes[0], dataset.features), ("output", network.sizes[-1], dataset.outputs))
     for end, width, given in ends:
         if width != given:
@@ -68,6 +73,7 @@ def check_fit(network: Network, dataset: Dataset) -> None:
                 f"data set {dataset.name} has {given} values at the {end}, the network {width}: "
                 f"expected as many; change network.layers"
             )
+    check_batch(dataset, batch)
 
 
 def train(
@@ -101,7 +107,7 @@ def train(
         ShapeError: data and network do not fit.
         NonFiniteError: activities or energy became infinite or NaN.
     """
-    check_fit(network, dataset)
+    check_fit(network, dataset, batch)
     rng = np.random.default_rng([seed, 1])  # another stream than the initial weights'
     results: list[Epoch] = []
     start, steps = time.perf_counter(), 0

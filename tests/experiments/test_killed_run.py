@@ -26,7 +26,13 @@ def test_sigkill_at_random_moments(tmp_path):
         path = tmp_path / f"{kill}.h5"
         options = ["--set", "data.name=npz", "--set", f"data.path={data}", "--set", "training.epochs=100000"]
         options += ["--set", "trace.flush_seconds=0.02", "--set", "trace.every=1", "--engine", "event"]
-        command = [sys.executable, "-c", "from pcsim.cli import main; main()", "run", ROOT / "models/digits.toml"]
+        command = [
+            sys.executable,
+            "-c",
+            "from pcsim.cli import main; main()",
+            "run",
+            ROOT / "models/digits.toml",
+        ]
         process = subprocess.Popen([*command, *options, "--trace", path], stderr=subprocess.DEVNULL)
         while not path.exists():
             time.sleep(0.01)

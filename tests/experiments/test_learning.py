@@ -5,8 +5,6 @@ import pytest
 import pcsim
 from pcsim.training.data import DEBIAN_FOLDER
 
-MODELS = "models"
-
 
 @pytest.fixture(scope="module")
 def models(pytestconfig):
@@ -31,10 +29,16 @@ def test_fashion_mnist(models):
     assert accuracy(models / "fashion_mnist.toml") >= 0.85
 
 
-@pytest.mark.parametrize("order", ["simultaneous", "bottom-up", "red-black", "incremental"])
+@pytest.mark.parametrize("order", ["simultaneous", "bottom-up", "red-black"])
 def test_other_orders_learn(models, order):
-    """Every order learns the digits; three epochs are enough to tell it from chance (10 %)."""
+    """Every order learns the digits; five epochs are enough to tell it from chance (10 %)."""
     assert accuracy(models / "digits.toml", f"schedule.order={order}", "training.epochs=5") > 0.75
+
+
+def test_incremental_order_learns(models):
+    """Learning within the inference phase needs a rule without MQ's large steps, which overshoot there."""
+    overrides = ["schedule.order=incremental", "learning={rule='sgd',rate=0.2}", "training.epochs=5"]
+    assert accuracy(models / "digits.toml", *overrides) > 0.75
 
 
 @pytest.mark.parametrize(
