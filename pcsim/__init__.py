@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pcsim.experiments.run import RunSummary, run
     from pcsim.experiments.verify import verify
     from pcsim.hardware.clock import Hardware, Links, unit
+    from pcsim.kernels.backends import make_kernels
     from pcsim.learning import MQ, NLMS, SGD, Adam
     from pcsim.network.network import Network
     from pcsim.schedule.operation import Operation, Operations, Place
@@ -37,6 +38,7 @@ _HOMES = {
     "pcsim.experiments.run": ("RunSummary", "run"),
     "pcsim.experiments.verify": ("verify",),
     "pcsim.hardware.clock": ("Hardware", "Links", "unit"),
+    "pcsim.kernels.backends": ("make_kernels",),
     "pcsim.learning": ("MQ", "NLMS", "SGD", "Adam"),
     "pcsim.network.network": ("Network",),
     "pcsim.schedule.operation": ("Operation", "Operations", "Place"),
@@ -74,6 +76,7 @@ __all__ = [
     "Totals",
     "load_dataset",
     "load_model",
+    "make_kernels",
     "open_trace",
     "run",
     "unit",

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pcsim.errors import ConfigurationError, PcsimError
+from pcsim.errors import ConfigurationError, NonFiniteError, PcsimError
 
 if TYPE_CHECKING:
     from pcsim.experiments.run import RunSummary
@@ -18,12 +20,22 @@ if TYPE_CHECKING:
 # Heavy imports wait inside the commands, so that --help answers at once.
 app = typer.Typer(
     name="pcsim",
-    help="Event-driven simulator of predictive coding networks.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+
+
+@app.callback(invoke_without_command=True)
+def start(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
+    """Event-driven simulator of predictive coding networks."""
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(installed("pcsim"))
 
 
 class EngineChoice(StrEnum):
@@ -37,6 +49,8 @@ Model = Annotated[Path, typer.Argument(metavar="MODEL.toml", help="Model file; s
 Trace = Annotated[Path, typer.Argument(metavar="TRACE.h5", help="Trace file.")]
 Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key, repeatable.")]
 Seed = Annotated[int | None, typer.Option(help="Override training.seed.")]
+Backend = Annotated[str, typer.Option(help="Who does the arithmetic: cpu or reference.")]
+Threads = Annotated[int, typer.Option(min=1, help="Threads that share a large product.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of tables.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")]
 
@@ -51,6 +65,8 @@ def run(
     engine: Annotated[
         EngineChoice, typer.Option(help="fast, or event to simulate time.")
     ] = EngineChoice.FAST,
+    backend: Backend = "cpu",
+    threads: Threads = 1,
     trace: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Trace file [traces/NAME-ORDER.h5].")
     ] = None,
@@ -66,8 +82,11 @@ def run(
     from pcsim.config import load_model
     from pcsim.experiments.experiment import Experiment
     from pcsim.experiments.run import run as run_experiment
+    from pcsim.kernels.backends import make_kernels
     from pcsim.terminal import ProgressBar, show_runs
 
+    if len(set(order)) < len(order):
+        raise ConfigurationError(f"--order {' --order '.join(order)}: expected each order once")
     if trace is not None and (no_trace or len(order) > 1):
         raise ConfigurationError("--trace names one file: expected no --no-trace and at most one --order")
     overrides = _with_seed(overrides, seed)
@@ -79,12 +98,17 @@ def run(
     ]
     _refuse_existing([path for path in paths if path is not None], force)
     runs: list[RunSummary] = []
-    with ProgressBar() as progress:
+    with ProgressBar() as progress, _telling_what_is_kept(paths):
         for one, path in zip(models, paths, strict=True):
-            experiment = Experiment.from_model(one)
+            kernels = make_kernels(backend, one.network.dtype, threads, progress.say)
             runs.append(
                 run_experiment(
-                    experiment, engine=engine.value, trace=path, overwrite=force, progress=progress
+                    Experiment.from_model(one),
+                    engine=engine.value,
+                    kernels=kernels,
+                    trace=path,
+                    overwrite=force,
+                    progress=progress,
                 )
             )
     if as_json:
@@ -110,10 +134,11 @@ def simulate(
     from pcsim.config import load_model
     from pcsim.experiments.experiment import Experiment
     from pcsim.experiments.simulate import simulate_one
+    from pcsim.kernels import reference
     from pcsim.terminal import show_timeline
 
     experiment = Experiment.from_model(load_model(model, _with_seed(overrides, seed)))
-    timeline, totals = simulate_one(experiment)
+    timeline, totals = simulate_one(experiment, reference)
     if as_json:
         _print_json({"totals": asdict(totals), "timeline": [asdict(event) for event in timeline]})
     else:
@@ -153,7 +178,7 @@ def plot(
     from pcsim.report.error_flow import plot_error_flow
     from pcsim.tracing.reader import open_trace
 
-    if out.suffix not in (".png", ".svg", ".pdf"):
+    if out.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise ConfigurationError(f"{out}: expected a name that ends in .png, .svg or .pdf")
     _refuse_existing([out], force)
     flows = []
@@ -171,7 +196,7 @@ def plot(
 def verify(
     cases: Annotated[list[Path], typer.Argument(metavar="CASE.npz…", help="Golden cases.")],
     engine: Annotated[EngineChoice, typer.Option(help="Which engine replays them.")] = EngineChoice.FAST,
-    backend: Annotated[str, typer.Option(help="Which kernels.")] = "reference",
+    backend: Backend = "reference",
     tolerance: Annotated[float, typer.Option(min=0, help="Largest deviation that counts as equal.")] = 1e-10,
     as_json: AsJson = False,
 ) -> None:
@@ -189,6 +214,20 @@ def verify(
         show_deviations(deviations, tolerance)
     if any(not deviation.largest <= tolerance for deviation in deviations):
         raise typer.Exit(1)
+
+
+@contextmanager
+def _telling_what_is_kept(paths: list[Path | None]) -> Iterator[None]:
+    """Say after an interruption, or a run that blew up, that what was recorded is there."""
+    try:
+        yield
+    except (KeyboardInterrupt, NonFiniteError) as error:
+        kept = " ".join(str(path) for path in paths if path is not None and path.exists())
+        tail = f"; the trace is kept: {kept}" if kept else ""
+        if isinstance(error, NonFiniteError):
+            raise PcsimError(f"{error}{tail}") from error
+        typer.echo(f"interrupted{tail}", err=True)
+        raise typer.Exit(130) from error
 
 
 def _with_seed(overrides: list[str], seed: int | None) -> list[str]:
@@ -213,6 +252,6 @@ def main() -> None:
     except PcsimError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; what was recorded is kept", err=True)
-        sys.exit(130)
+    except MemoryError as error:
+        typer.echo(f"error: not enough memory ({error}): expected a smaller network or batch", err=True)
+        sys.exit(2)

@@ -78,7 +78,9 @@ _Hardware = Annotated[HardwareConfig, Field(discriminator="model"), _default_tag
 class ModelConfig(Section):
     """A whole model file, checked: every value in range, and the sections fit each other."""
 
-    name: str = Field(min_length=1, description="name of the model; the file's stem if omitted")
+    name: str = Field(
+        min_length=1, pattern=r"^[\w.-]+$", description="name of the model; the file's stem if omitted"
+    )
     description: str = Field(default="", description="one sentence for reports")
     network: NetworkConfig
     data: DataConfig

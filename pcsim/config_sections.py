@@ -168,6 +168,9 @@ class ParametricHardwareConfig(UnitHardwareConfig):
     """A clock that charges multiplications, bytes and messages."""
 
     model: Literal["parametric"] = Field(default="parametric", description="cost model")  # type: ignore[assignment]
+    time_per_operation: NotNegative = Field(
+        default=0.0, description="time of one operation, whatever it does"
+    )
     time_per_multiplication: NotNegative = Field(default=0.0, description="time of one multiplication")
     time_per_byte: NotNegative = Field(default=0.0, description="time of one byte sent")
     time_per_message: NotNegative = Field(default=0.0, description="time of one message, whatever its size")

@@ -47,10 +47,10 @@ class NonFiniteError(PcsimError):
         iteration: number of inference iterations done when it was seen; 0 is the state before the first.
     """
 
-    def __init__(self, step: int, layer: int, iteration: int) -> None:
+    def __init__(self, what: str, step: int, layer: int, iteration: int) -> None:
         super().__init__(
-            f"free energy of layer {layer} is not finite at training step {step}, iteration {iteration}: "
-            "expected finite activities; lower schedule.step_size or learning.rate (the trace is kept)"
+            f"{what} of layer {layer} is not finite at training step {step}, iteration {iteration}: "
+            "expected finite numbers; lower schedule.step_size or learning.rate"
         )
         self.step, self.layer, self.iteration = step, layer, iteration
 

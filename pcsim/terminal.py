@@ -35,6 +35,10 @@ class ProgressBar:
             console=Console(stderr=True),
         )
 
+    def say(self, text: str) -> None:
+        """Print a line above the bars."""
+        self._bar.console.print(text, highlight=False)
+
     def begin(self, label: str, steps: int) -> None:
         """Add a bar for a run of so many training steps."""
         self._task = self._bar.add_task(label, total=steps, news="")

@@ -98,7 +98,9 @@ class Oracle:
     def delta(self, a, layer, k):
         """Δĥ_l with every error formed afresh from the activities handed in."""
         h = a[layer]
-        back = self.df(layer, h) * ((self.precision[layer + 1] * self.error(a, layer + 1)) @ self.weights[layer])
+        back = self.df(layer, h) * (
+            (self.precision[layer + 1] * self.error(a, layer + 1)) @ self.weights[layer]
+        )
         own = self.precision[layer] * self.error(a, layer)
         return k * (back - own - self.decay[layer] * self.df(layer, h) * self.f(layer, h))
 
@@ -142,7 +144,7 @@ class Oracle:
         if self.rule == "sgd":
             return self.alpha * G, self.alpha * g
         if self.rule == "nlms":
-            alpha = 1 / (rate[0] @ rate[0])
+            alpha = 1 / (rate[0] @ rate[0] + 1)  # the 1 is the bias's input
             return alpha * G, alpha * g
         if self.rule == "mq":
             alpha = self.alpha / (self.v[i] + self.r) + self.alpha_min
@@ -169,6 +171,6 @@ class Oracle:
                 self.learn(a)
                 if t < self.iterations - 1:
                     self.clamp(a, y)
-        if self.order != "incremental":
+        if self.order != "incremental" or not self.iterations:
             self.learn(a)
         return history

@@ -1,13 +1,18 @@
 """The command line as a user meets it: real processes, exit codes, one line an error."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
+from importlib import metadata
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+
+import pcsim as pcsim_api
 
 ROOT = Path(__file__).parents[1]
 DIGITS = ROOT / "models" / "digits.toml"
@@ -140,11 +145,12 @@ def test_plot(trained, suffix):
     assert (folder / f"flow.{suffix}").read_bytes().startswith(start)
 
 
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
 @pytest.mark.parametrize("engine", ["fast", "event"])
-def test_verify(tmp_path, engine):
+def test_verify(tmp_path, engine, backend):
     """All golden cases hold; exit code 1 where one does not."""
     cases = sorted((ROOT / "tests" / "golden").glob("*.npz"))
-    outcome = pcsim("verify", *cases, "--engine", engine, "--json", cwd=tmp_path)
+    outcome = pcsim("verify", *cases, "--engine", engine, "--backend", backend, "--json", cwd=tmp_path)
     assert outcome.returncode == 0, outcome.stderr
     told = json.loads(outcome.stdout)
     assert len(told) == len(cases) >= 4
@@ -182,6 +188,13 @@ def test_force_spares_foreign_files(tmp_path):
         (["--order", "sequential", "--order", "simultaneous", "--trace", "x.h5"], ["--trace"]),
         (["--set", "data.name=fashion-mnist", "--set", "data.path=/nowhere"], ["fashion-mnist", "/nowhere"]),
         (["--set", "schedule"], ["section.key=value"]),
+        (["--order", "sequential", "--order", "sequential"], ["each order once"]),
+        (["--set", "name=../x"], ["name"]),
+        (["--set", "network.output=sigmoid", "--set", "data.target=input"], ["network.layers"]),
+        (
+            ["--set", "data.target=input", "--set", "network.layers=[64,9,64]"],
+            ["values as targets", "network.output"],
+        ),
     ],
 )
 def test_bad_models_get_one_line(tmp_path, options, saying):
@@ -237,6 +250,34 @@ def test_blown_up_run_keeps_its_trace(tmp_path):
         energy = file["summary/free_energy"][:]
     assert np.isfinite(energy[0]).all()
     assert not np.isfinite(energy[-1]).all()
+
+
+def test_blowing_up_in_the_last_step_is_seen(tmp_path):
+    """One mini-batch only: no later one would notice that the weights are gone."""
+    options = ["--set", "learning={rule='sgd',rate=1e38}", "--set", "training.batch=1400"]
+    refused("run", DIGITS, *QUICK, *options, "--no-trace", "--json", cwd=tmp_path, saying=["layer", "step 0"])
+
+
+def test_interruption_keeps_the_trace(tmp_path):
+    """Ctrl-C ends with a line and code 130; the trace says that it was interrupted."""
+    command = [sys.executable, "-c", "from pcsim.cli import main; main()", "run", DIGITS]
+    options = ["--set", "training.epochs=100000", "--trace", "t.h5"]
+    process = subprocess.Popen([*command, *options], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "t.h5").exists():
+        time.sleep(0.01)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "interrupted; the trace is kept: t.h5" in told
+    assert "Traceback" not in told
+    with pcsim_api.open_trace(tmp_path / "t.h5") as trace:
+        assert trace.state == "interrupted"
+
+
+def test_version(tmp_path):
+    """The first thing that a bug report needs."""
+    assert pcsim("--version", cwd=tmp_path).stdout.strip() == metadata.version("pcsim")
 
 
 def test_no_epochs(tmp_path):

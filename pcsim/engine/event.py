@@ -10,9 +10,10 @@ from itertools import count
 
 import numpy as np
 
+from pcsim.engine.checks import checked_payload, set_targets
 from pcsim.engine.observer import Observer
 from pcsim.engine.process import InOrder, Process, Reacting
-from pcsim.errors import ProgramError
+from pcsim.errors import ProgramError, ShapeError
 from pcsim.hardware.clock import Hardware
 from pcsim.kernels import Array
 from pcsim.network.layer import Layer
@@ -113,6 +114,8 @@ class EventEngine:
         batch: int,
         observers: Sequence[Observer] = (),
     ) -> None:
+        if units is not None and len(units[0].activity) != batch:
+            raise ShapeError(f"units for mini-batches of {len(units[0].activity)}: expected {batch}")
         self._plan, self._units, self._hardware, self._batch = plan, units, hardware, batch
         self._itemsize = plan.network.dtype.itemsize
         self._observers = tuple(observers)
@@ -130,10 +133,12 @@ class EventEngine:
             targets: y, (batch, n_L).
 
         Raises:
-            ProgramError: an operation sends without a payload.
+            ShapeError: arrays of another shape.
+            ProgramError: an operation sends nothing, or something of the wrong shape.
         """
-        assert self._units is not None
-        self._units[0].target, self._units[-1].target = inputs, targets
+        if self._units is None:
+            raise ProgramError("this engine simulates time only: it was made without units")
+        set_targets(self._units, inputs, targets)
         for observer in self._observers:
             observer.begin_step(self._step)
         self.simulate()
@@ -210,16 +215,15 @@ class EventEngine:
                 observer.observe(operation, unit)
         if operation.sends is None:
             return None
-        if payload is None:
-            raise ProgramError(f"{operation} sends its {operation.sends} but its action returned no payload")
-        payload = payload.copy()
+        width = self._plan.network.sizes[max(operation.layer, operation.target)]
+        payload = checked_payload(operation, payload, (self._batch, width)).copy()
         payload.flags.writeable = False
         return payload
 
     def _send(self, message: Message, now: float) -> None:
         """Put a message on its link, behind the one before it."""
         link = message.source, message.target
-        values = self._batch * self._plan.network.sizes[self._carried(message)]
+        values = self._batch * self._plan.network.sizes[max(link)]  # predictions are about the layer above
         nonzero = values if message.payload is None else int(np.count_nonzero(message.payload))
         size = values * self._itemsize
         start = max(now, self._link_free.get(link, now))
@@ -229,11 +233,6 @@ class EventEngine:
             Event("message", message.kind, *link, message.iteration, start, end, 0, values, nonzero, size)
         )
         self._queue.push(end, Turn.ARRIVE, message.target, message)
-
-    @staticmethod
-    def _carried(message: Message) -> int:
-        """Return the layer whose width the payload has: predictions are about the layer above."""
-        return max(message.source, message.target)
 
     def _note(self, event: Event) -> None:
         self.timeline.append(event)

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from pcsim.engine.checks import checked_payload, set_targets
 from pcsim.engine.observer import Observer
 from pcsim.kernels import Array
 from pcsim.network.layer import Layer, MessageKind
@@ -25,9 +26,15 @@ class FastEngine:
         self.layers = tuple(layers)
         self._observers = tuple(observers)
         self._step = 0
-        for below, above in pairwise(layers):
-            above.inbox[MessageKind.PREDICTION] = below.outgoing
-            below.inbox[MessageKind.ERROR] = np.zeros_like(above.error)
+        self._wires = [
+            wire
+            for below, above in pairwise(layers)
+            for wire in (
+                (above.inbox, MessageKind.PREDICTION, below.outgoing),
+                (below.inbox, MessageKind.ERROR, np.zeros_like(above.error)),
+            )
+        ]
+        self._connect()
         watched = program.last_writes if observers else frozenset()
         self._instructions = tuple(
             (operation, operation.action, layers[operation.layer], self._letter_box(operation), i in watched)
@@ -40,13 +47,18 @@ class FastEngine:
         Args:
             inputs: x, (batch, n_0).
             targets: y, (batch, n_L).
+
+        Raises:
+            ShapeError: arrays of another shape.
+            ProgramError: an operation sends nothing, or something of the wrong shape.
         """
-        self.layers[0].target, self.layers[-1].target = inputs, targets
+        set_targets(self.layers, inputs, targets)
+        self._connect()
         for observer in self._observers:
             observer.begin_step(self._step)
         for operation, action, unit, deliver, watched in self._instructions:
             payload = action(unit)
-            if deliver is not None and payload is not None:
+            if deliver is not None:
                 deliver(payload)
             if watched:
                 for observer in self._observers:
@@ -55,14 +67,19 @@ class FastEngine:
         for observer in self._observers:
             observer.end_step()
 
-    def _letter_box(self, operation: Operation) -> Callable[[Array], None] | None:
+    def _connect(self) -> None:
+        """Put the buffers into the inboxes, where another engine may have left messages of its own."""
+        for inbox, kind, buffer in self._wires:
+            inbox[kind] = buffer
+
+    def _letter_box(self, operation: Operation) -> Callable[[Array | None], None] | None:
         """Return what puts a payload into the receiver's inbox, unless it was formed there."""
         if operation.sends is None:
             return None
         inbox = self.layers[operation.target].inbox[operation.sends]
 
-        def deliver(payload: Array) -> None:
+        def deliver(payload: Array | None) -> None:
             if payload is not inbox:
-                np.copyto(inbox, payload)
+                np.copyto(inbox, checked_payload(operation, payload, inbox.shape))
 
         return deliver

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from pcsim.errors import NonFiniteError
 from pcsim.network.layer import Layer
-from pcsim.schedule.operation import Operation
+from pcsim.schedule.operation import Operation, Place
 
 Statistic = npt.NDArray[np.float64]
 
@@ -49,16 +49,19 @@ class Statistics:
         self.squared_error: Statistic = np.zeros((iterations + 1, top))
         self.free_energy: Statistic = np.zeros((iterations + 1, top))
         self._known = np.zeros((iterations + 1, top), dtype=bool)
+        self._units: dict[int, Layer] = {}
         self._step = 0
 
     def begin_step(self, step: int) -> None:
         """Forget the mini-batch before."""
         self._step = step
         self._known[:] = False
+        self.squared_error[0] = self.free_energy[0] = 0  # where nobody forms an error there is none
 
     def observe(self, operation: Operation, unit: Layer) -> None:
         """Note the energy of a layer that has formed its error."""
-        if operation.name != "compare":
+        self._units[operation.layer] = unit
+        if Place(operation.layer, "error") not in operation.writes:
             return
         cell = operation.iteration, operation.layer - 1
         squared_error = unit.squared_error()
@@ -74,7 +77,7 @@ class Statistics:
             self.free_energy[row, same] = self.free_energy[row - 1, same]
 
     def check_finite(self) -> None:
-        """Look for infinities and NaN in the mini-batch that has ended.
+        """Look for infinities and NaN in the mini-batch that has ended, learning included.
 
         Raises:
             NonFiniteError: names the step and the first iteration and layer that went wrong.
@@ -82,4 +85,7 @@ class Statistics:
         finite = np.isfinite(self.free_energy)
         if not finite.all():
             iteration, column = np.argwhere(~finite)[0]
-            raise NonFiniteError(self._step, int(column) + 1, int(iteration))
+            raise NonFiniteError("free energy", self._step, int(column) + 1, int(iteration))
+        for unit in self._units.values():
+            if not np.isfinite(unit.update_magnitude):
+                raise NonFiniteError("weight update", self._step, unit.traits.index, len(finite) - 1)

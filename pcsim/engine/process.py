@@ -93,17 +93,14 @@ class Reacting:
     def next_operation(self, layer: int) -> Operation | None:
         """Return the layer's next operation that would change something."""
         while True:
-            if self._waits[layer] and not self._news[layer]:
-                return None
-            self._waits[layer] = False
+            if self._waits[layer]:
+                if not self._news[layer]:
+                    return None
+                self._waits[layer] = self._news[layer] = False
             operation = next(self._life[layer], None)
             if operation is None:
                 self._waits[layer] = True
-                if not self._news[layer]:
-                    return None
-                self._news[layer] = False
-                continue
-            if not self._freshness.is_stale(operation):
+            elif not self._freshness.is_stale(operation):
                 self._freshness.note(operation)
                 return operation
 

@@ -151,6 +151,7 @@ def build_hardware(hardware: HardwareConfig) -> Hardware:
     if not isinstance(hardware, ParametricHardwareConfig):
         return unit(links)
     return Hardware(
+        time_per_operation=hardware.time_per_operation,
         time_per_multiplication=hardware.time_per_multiplication,
         time_per_message=hardware.time_per_message,
         time_per_byte=hardware.time_per_byte,

@@ -7,14 +7,16 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from pcsim.engine.event import EventEngine, Totals
 from pcsim.engine.fast import FastEngine
 from pcsim.engine.observer import Observer, Statistics
 from pcsim.engine.threads import suited_threads
-from pcsim.errors import ConfigurationError, NonFiniteError
+from pcsim.errors import ConfigurationError, NonFiniteError, nearest
 from pcsim.experiments.experiment import Experiment
+from pcsim.kernels import Kernels
+from pcsim.kernels.backends import make_kernels
 from pcsim.network.layer import Layer
 from pcsim.schedule.program import Program, Reaction
 from pcsim.tracing.recorder import Recorder
@@ -105,6 +107,7 @@ def run(
     experiment: Experiment,
     *,
     engine: EngineName = "fast",
+    kernels: Kernels | None = None,
     trace: str | PathLike[str] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -114,6 +117,7 @@ def run(
     Args:
         experiment: what is trained.
         engine: "fast", or "event" to simulate time and messages.
+        kernels: who does the arithmetic (`pcsim.make_kernels`); the fast CPU kernels if not given.
         trace: HDF5 file to write; none if not given.
         overwrite: replace an existing trace.
         progress: is told how far the run has come.
@@ -122,8 +126,11 @@ def run(
         ConfigurationError: an order that the engine cannot run.
         ShapeError: data and network do not fit.
         TraceError: the trace cannot be written.
+        LocalityError: a user's own order touches something foreign.
         NonFiniteError: activities or energy became infinite or NaN; the trace is kept.
     """
+    if engine not in get_args(EngineName):
+        raise ConfigurationError(f"engine '{engine}': {nearest(engine, get_args(EngineName))}")
     plan = experiment.schedule.plan(experiment.network)
     if engine == "fast" and isinstance(plan, Reaction):
         raise ConfigurationError(
@@ -132,7 +139,8 @@ def run(
     check_fit(experiment.network, experiment.dataset, experiment.batch)
     threads = suited_threads(experiment.network, experiment.batch)
     with threads, _open(experiment, engine, trace, overwrite) as writer:
-        return _run(experiment, plan, engine, writer, progress)
+        kernels = kernels or make_kernels("cpu", experiment.network.dtype.name)
+        return _run(experiment, plan, engine, kernels, writer, progress)
 
 
 def _open(
@@ -164,11 +172,14 @@ def _run(
     experiment: Experiment,
     plan: Program | Reaction,
     engine_name: EngineName,
+    kernels: Kernels,
     writer: TraceWriter | None,
     progress: Progress | None,
 ) -> RunSummary:
     network, top = experiment.network, experiment.network.top
-    units = network.layers(experiment.batch, experiment.rule)
+    units = network.layers(experiment.batch, experiment.rule, kernels)
+    if isinstance(plan, Program) and callable(experiment.schedule.order):
+        plan.check_locality(units)  # a user's own order; ours are proven in the tests
     statistics = Statistics(plan.iterations, top)
     observers: list[Observer] = [statistics]
     recorder = None

@@ -9,11 +9,12 @@ import numpy as np
 from pcsim.engine.event import Event, EventEngine, Totals
 from pcsim.engine.observer import Statistics
 from pcsim.experiments.experiment import Experiment
+from pcsim.kernels import Kernels
 from pcsim.training.data import batches
 from pcsim.training.loop import check_fit
 
 
-def simulate_one(experiment: Experiment) -> tuple[Sequence[Event], Totals]:
+def simulate_one(experiment: Experiment, kernels: Kernels) -> tuple[Sequence[Event], Totals]:
     """Simulate the first mini-batch of a training run; the network learns from it.
 
     Returns:
@@ -26,7 +27,7 @@ def simulate_one(experiment: Experiment) -> tuple[Sequence[Event], Totals]:
     network, batch = experiment.network, experiment.batch
     check_fit(network, experiment.dataset, batch)
     plan = experiment.schedule.plan(network)
-    units = network.layers(batch, experiment.rule)
+    units = network.layers(batch, experiment.rule, kernels)
     statistics = Statistics(plan.iterations, network.top)
     engine = EventEngine(plan, units, experiment.hardware, batch, [statistics])
     rng = np.random.default_rng([experiment.seed, 1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,7 +21,7 @@ class Adam:
     def __call__(self, weight: Array, bias: Array) -> AdamLearner:
         """Return the learner of one connection."""
         zeros = np.zeros_like
-        return AdamLearner(self, (zeros(weight), zeros(weight), zeros(bias), zeros(bias)))
+        return AdamLearner(self, (zeros(weight), zeros(weight), zeros(bias), zeros(bias)), np.zeros(1))
 
 
 @dataclass
@@ -30,12 +30,12 @@ class AdamLearner:
 
     Attributes:
         moments: first and second moment of the weight, then of the bias, in their shapes.
-        updates: how many updates were made.
+        updates: how many updates were made; shape (1,).
     """
 
     rule: Adam
     moments: tuple[Array, Array, Array, Array]
-    updates: int = field(default=0)
+    updates: Array
 
     def learn(
         self,
@@ -56,7 +56,7 @@ class AdamLearner:
             activity,
             activation,
             self.moments,
-            self.updates,
+            int(self.updates[0]),
             rule.rate,
             rule.beta1,
             rule.beta2,
@@ -67,4 +67,4 @@ class AdamLearner:
         """Return the moments and the number of updates."""
         names = ("weight_first", "weight_second", "bias_first", "bias_second")
         moments: dict[str, Array] = dict(zip(names, self.moments, strict=True))
-        return moments | {"updates": np.array([self.updates], float)}
+        return moments | {"updates": self.updates}

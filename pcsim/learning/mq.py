@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -27,7 +27,7 @@ class MQ:
 
     def __call__(self, weight: Array, bias: Array) -> MQLearner:
         """Return the learner of one connection."""
-        return MQLearner(self, np.array([self.rate]))
+        return MQLearner(self, np.array([self.rate]), np.zeros(1))
 
 
 @dataclass
@@ -36,12 +36,12 @@ class MQLearner:
 
     Attributes:
         mean_gradient: v_l, the running mean of |[G_l, g_l]|; shape (1,), float64.
-        updates: how many updates were made.
+        updates: how many updates were made; shape (1,).
     """
 
     rule: MQ
     mean_gradient: Array
-    updates: int = field(default=0)
+    updates: Array
 
     def learn(
         self,
@@ -58,7 +58,8 @@ class MQLearner:
         start value does not linger.
         """
         self.updates += 1
-        decay = min(self.updates / (self.updates + 1), self.rule.decay)
+        made = float(self.updates[0])
+        decay = min(made / (made + 1), self.rule.decay)
         return kernels.mq_step(
             weight,
             bias,
@@ -74,4 +75,4 @@ class MQLearner:
 
     def state(self) -> dict[str, Array]:
         """Return v_l and the number of updates."""
-        return {"mean_gradient": self.mean_gradient, "updates": np.array([self.updates], float)}
+        return {"mean_gradient": self.mean_gradient, "updates": self.updates}

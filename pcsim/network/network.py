@@ -54,8 +54,9 @@ class Network:
             activation: f of the hidden layers; it is never applied to the input, which may be signed.
             output: function at the output: softmax for classes, sigmoid for values in [0, 1], identity.
             proximal_step: β of the soft clamp (3), mix m = 1/(1 + β); infinity is the hard clamp.
-            precision: γ_l of each layer, 1 if not given.
-            activity_decay: γ_l^decay of each layer, 0 if not given.
+            precision: γ_l of each layer, 1 if not given; that of the input has no effect and must be 1.
+                The output's weighs its error in the free energy; the clamp is set by `proximal_step` alone.
+            activity_decay: γ_l^decay of each layer, 0 if not given and at the clamped input and output.
             dtype: "float32" or "float64".
             seed: of the initial weights, where `parameters` are not given.
             parameters: (W_l, b_l) to start from, copied.
@@ -73,6 +74,11 @@ class Network:
             raise ConfigurationError(f"proximal_step = {proximal_step}: expected a value above 0")
         precisions = _per_layer("precision", precision, 1.0, depth)
         decays = _per_layer("activity_decay", activity_decay, 0.0, depth)
+        if decays[0] or decays[-1] or precisions[0] != 1:
+            raise ConfigurationError(
+                "activity_decay of the input or output, or precision of the input: "
+                "expected 0, 0 and 1, since these layers are clamped"
+            )
         traits = tuple(
             LayerTraits(
                 index=layer,

@@ -12,8 +12,9 @@ Versions = tuple[tuple[Place, int], ...]
 class Freshness:
     """Remembers what each operation last saw, to tell whether doing it again could change anything.
 
-    An operation is stale if it has run before, nothing that it reads has changed since, and nobody else
-    has changed what it wrote. Relaxing and learning change what they read, so they are never stale.
+    An operation is stale if the same action has run before, nothing that it reads has changed since, and
+    nobody else has changed what it wrote or replaced what it sent. Relaxing and learning change what they
+    read, so they are never stale; nor is a user's own action that is made anew each time.
     """
 
     def __init__(self) -> None:
@@ -24,15 +25,16 @@ class Freshness:
     def is_stale(self, operation: Operation) -> bool:
         """Return whether the operation would only repeat what it did last time."""
         last = self._seen.get(self._key(operation))
-        if last is None or last[1] != self._look(operation):
+        if last is None or last[0].action is not operation.action or last[1] != self._look(operation):
             return False
-        return all(self._writer.get(place) is last[0] for place in operation.writes)
+        return all(self._writer.get(place) is last[0] for place in operation.changes)
 
     def note(self, operation: Operation) -> None:
         """Record that the operation runs now: what it sees, then what it changes at its own layer."""
         self._seen[self._key(operation)] = (operation, self._look(operation))
-        for place in operation.writes:
+        for place in operation.changes:
             self._writer[place] = operation
+        for place in operation.writes:
             self._versions[place] += 1
 
     def note_arrival(self, place: Place) -> None:

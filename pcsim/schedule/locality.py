@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from typing import NoReturn
 
 import numpy as np
 
-from pcsim.errors import LocalityError
+from pcsim.errors import LocalityError, nearest
 from pcsim.kernels import ActivationName, Array, Kernels
 from pcsim.network.layer import Layer, MessageKind
 from pcsim.network.network import Network
 from pcsim.schedule.operation import Operation, Place
 
 State = dict[Place, list[Array]]
+NAMES = {"activity", "error", "weight", "bias", "learner", "target"} | {
+    f"inbox.{kind}" for kind in MessageKind
+}
+REHEARSALS = 3  # draws; a gate that one of them shuts another one opens
+SMALL = 100_000  # parameters up to which stand-ins are as wide as the network
 
 
 class _HebbianStandIn:
@@ -37,12 +43,16 @@ class _HebbianStandIn:
 
 
 def stand_ins(network: Network) -> tuple[Layer, ...]:
-    """Return units of a network of the same depth and clamp, but only two or three neurons a layer."""
+    """Return units of a network alike, but with two or three neurons a layer if it is large."""
+    parameters = sum(connection.parameters for connection in network.connections)
+    narrow = [2 + layer % 2 for layer in range(len(network.sizes))]
     small = Network.dense(
-        [2 + layer % 2 for layer in range(len(network.sizes))],
+        network.sizes if parameters <= SMALL else narrow,
         activation=network.traits[1].activation,
         output=network.traits[-1].output or "identity",
         proximal_step=100.0 if network.soft_clamp else float("inf"),
+        precision=[traits.precision for traits in network.traits],
+        activity_decay=[traits.activity_decay for traits in network.traits],
         dtype="float64",
     )
     return small.layers(2, lambda weight, bias: _HebbianStandIn())
@@ -52,11 +62,13 @@ def check(operations: Sequence[Operation], layers: Sequence[Layer]) -> None:
     """Raise LocalityError for the first operation that is not local, declared or rehearsed."""
     for operation in operations:
         _check_declaration(operation, len(layers) - 1)
-    distinct = {(operation.name, operation.layer, operation.sends): operation for operation in operations}
-    own_actions = {id(operation.action): operation for operation in operations}
+    # Operations of several iterations are alike if what they declare and what they do is the same.
+    distinct = {(replace(operation, iteration=0), operation.action): operation for operation in operations}
     with _borrowed(layers):
-        for operation in {*distinct.values(), *own_actions.values()}:
-            _rehearse(operation, layers)
+        rng = np.random.default_rng(0)
+        for operation in distinct.values():
+            for _ in range(REHEARSALS):
+                _rehearse(operation, layers, rng)
 
 
 def _check_declaration(operation: Operation, top: int) -> None:
@@ -65,6 +77,8 @@ def _check_declaration(operation: Operation, top: int) -> None:
         raise LocalityError(f"{operation}: expected a layer from 0 to {top}")
     for verb, places in (("reads", operation.reads), ("writes", operation.writes)):
         for place in sorted(places):
+            if place.name not in NAMES:
+                raise LocalityError(f"{operation} {verb} {place}: {nearest(place.name, NAMES)}")
             if place.layer != operation.layer:
                 _refuse(operation, f"{verb} {place}", top)
     for place in sorted(operation.writes):
@@ -85,8 +99,8 @@ def _refuse(operation: Operation, deed: str, top: int) -> NoReturn:
 @contextmanager
 def _borrowed(layers: Sequence[Layer]) -> Iterator[None]:
     """Give the layers full inboxes and targets to rehearse with; leave them as they were."""
-    kept = {place: [array.copy() for array in arrays] for place, arrays in _state(layers).items()}
-    held = [(layer.inbox, layer.target, layer.learner) for layer in layers]
+    held = [(layer.inbox, layer.target, layer.learner, layer.update_magnitude) for layer in layers]
+    kept: State = {}
     try:
         for layer in layers:
             batch = len(layer.activity)
@@ -97,11 +111,13 @@ def _borrowed(layers: Sequence[Layer]) -> Iterator[None]:
                 shape = (batch, layer.connection.outputs)
                 layer.inbox[MessageKind.ERROR] = np.zeros(shape, layer.activity.dtype)
             layer.target = np.zeros_like(layer.activity)
+        kept |= {place: [array.copy() for array in arrays] for place, arrays in _state(layers).items()}
         yield
     finally:
-        for layer, (inbox, target, learner) in zip(layers, held, strict=True):
-            layer.inbox, layer.target, layer.learner = inbox, target, learner
         _fill(layers, kept)
+        for layer, (inbox, target, learner, magnitude) in zip(layers, held, strict=True):
+            layer.inbox, layer.target, layer.learner = inbox, target, learner
+            layer.update_magnitude = magnitude
 
 
 def _state(layers: Sequence[Layer]) -> State:
@@ -111,7 +127,8 @@ def _state(layers: Sequence[Layer]) -> State:
         index = layer.traits.index
         named = {"activity": [layer.activity], "error": [layer.error]}
         if layer.connection is not None:
-            named |= {"weight": [layer.weight], "bias": [layer.bias], "outgoing": [layer.outgoing]}
+            named |= {"weight": [layer.weight], "bias": [layer.bias]}
+            named |= {"outgoing": [layer.outgoing], "feedback": [layer.feedback]}
         if layer.target is not None:
             named["target"] = [layer.target]
         if layer.learner is not None:
@@ -129,11 +146,13 @@ def _fill(layers: Sequence[Layer], values: State) -> None:
 
 
 def _random(layers: Sequence[Layer], rng: np.random.Generator) -> State:
-    """Draw values for every place, all positive so that no gate is shut."""
-    return {
-        place: [rng.uniform(0.5, 1.5, array.shape) for array in arrays]
-        for place, arrays in _state(layers).items()
-    }
+    """Draw values for every place, of either sign but for what a learner keeps."""
+
+    def draw(place: Place, array: Array) -> Array:
+        values = rng.uniform(-1.5, 1.5, array.shape)
+        return np.abs(values) if place.name == "learner" else values
+
+    return {place: [draw(place, array) for array in arrays] for place, arrays in _state(layers).items()}
 
 
 def _perform(operation: Operation, layers: Sequence[Layer], before: State) -> tuple[State, Array | None]:
@@ -143,27 +162,39 @@ def _perform(operation: Operation, layers: Sequence[Layer], before: State) -> tu
         layer.learner = deepcopy(learner)  # hidden counters must start alike in every rehearsal
     try:
         _fill(layers, before)
+        live = _state(layers)
         payload = operation.action(layers[operation.layer])
+        for place, arrays in _state(layers).items():
+            if place.name != "learner" and place in live and arrays[0] is not live[place][0]:
+                raise LocalityError(
+                    f"{operation} puts another array in the place of {place}: "
+                    "expected it to be changed in place, as in unit.weight[...] = value"
+                )
         after = {place: [array.copy() for array in arrays] for place, arrays in _state(layers).items()}
         return after, None if payload is None else payload.copy()
-    except (KeyError, AttributeError, AssertionError, IndexError) as error:
+    except LocalityError:
+        raise
+    except Exception as error:  # a user's action may raise anything
         raise LocalityError(
-            f"{operation} asks layer {operation.layer} for something that it does not have: {error!r}"
+            f"{operation} cannot run on what layer {operation.layer} owns and receives: {error!r}"
         ) from error
     finally:
         for layer, learner in zip(layers, learners, strict=True):
             layer.learner = learner
 
 
-def _rehearse(operation: Operation, layers: Sequence[Layer]) -> None:
+def _rehearse(operation: Operation, layers: Sequence[Layer], rng: np.random.Generator) -> None:
     """Check that nothing undeclared is changed, and that nothing undeclared makes a difference."""
-    rng = np.random.default_rng(0)
     top = len(layers) - 1
     base = _cast(_random(layers, rng), layers)
     result = _perform(operation, layers, base)
+    if not _agree(operation, result, _perform(operation, layers, base)):
+        _refuse(operation, "gives two results for one state, as if it drew random numbers", top)
     for place in sorted(base):
         sending = place == Place(operation.layer, "outgoing") and operation.sends is not None
-        if place not in operation.writes and not sending and not _same(result[0][place], base[place]):
+        scratch = place == Place(operation.layer, "feedback")
+        allowed = place in operation.writes or sending or scratch
+        if not allowed and not _same(result[0][place], base[place]):
             received = place.name.startswith("inbox")
             _refuse(operation, f"changes a received message, {place}" if received else f"writes {place}", top)
     other = _cast(_random(layers, rng), layers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
+from pcsim.errors import ProgramError
 from pcsim.kernels import Array
 from pcsim.network.layer import Layer, MessageKind
 from pcsim.network.network import Network
@@ -85,6 +86,17 @@ def _places(layer: int, names: str) -> frozenset[Place]:
 
 
 @dataclass(frozen=True)
+class Relax:
+    """The action of relaxing by a given step; two of the same step are the same action."""
+
+    step: float
+
+    def __call__(self, unit: Layer) -> None:
+        """Move the activity of a layer."""
+        unit.relax(self.step)
+
+
+@dataclass(frozen=True)
 class Operations:
     """The vocabulary of an order: makes operations of one network with given step sizes.
 
@@ -113,8 +125,8 @@ class Operations:
 
     @property
     def iterations(self) -> range:
-        """The inference iterations t = 0, …, T − 1."""
-        return range(len(self.step_sizes))
+        """The inference iterations, counted from 1 to T; 0 is the forward sweep."""
+        return range(1, len(self.step_sizes) + 1)
 
     def initialise(self, layer: int) -> Operation:
         """ĥ_l = p_l, in the forward sweep."""
@@ -156,7 +168,12 @@ class Operations:
         )
 
     def relax(self, layer: int, iteration: int) -> Operation:
-        """Move ĥ_l by the step of this iteration, t = iteration − 1."""
+        """Move ĥ_l by the step of this iteration, one of 1, …, T (t + 1 in the paper's count)."""
+        if layer not in self.hidden or iteration not in self.iterations:
+            raise ProgramError(
+                f"relax(layer {layer}) in iteration {iteration}: expected one of the hidden layers "
+                f"1 to {self.top - 1} and an iteration from 1 to {len(self.step_sizes)}"
+            )
         step = self.step_sizes[iteration - 1]
         return Operation(
             "relax",
@@ -165,7 +182,7 @@ class Operations:
             _places(layer, "activity error weight inbox.error"),
             _places(layer, "activity"),
             multiplications=self.network.connections[layer].multiplications,
-            action=lambda unit: unit.relax(step),
+            action=Relax(step),
         )
 
     def learn(self, layer: int, iteration: int) -> Operation:

@@ -18,10 +18,10 @@ ReactiveOrder = Callable[[Operations, int], Iterator[Operation | None]]
 def simultaneous(ops: Operations) -> Iterator[Operation]:
     """All layers relax from the state at the start of the iteration; errors travel one layer each time."""
     yield from ops.forward_sweep()
-    for t in ops.iterations:
+    for iteration in ops.iterations:
         for layer in ops.hidden:
-            yield ops.relax(layer, t + 1)
-        yield from ops.settle(t + 1)
+            yield ops.relax(layer, iteration)
+        yield from ops.settle(iteration)
     yield from ops.learning_phase()
 
 
@@ -32,49 +32,51 @@ def sequential(ops: Operations) -> Iterator[Operation]:
     takes errors through the whole network (method of arXiv 2305.13562).
     """
     yield from ops.forward_sweep()
-    for t in ops.iterations:
+    for iteration in ops.iterations:
         for layer in reversed(ops.hidden):
-            yield ops.relax(layer, t + 1)
-            yield ops.compare(layer, t + 1)
-        yield from ops.settle(t + 1)
+            yield ops.relax(layer, iteration)
+            yield ops.compare(layer, iteration)
+        yield from ops.settle(iteration)
     yield from ops.learning_phase()
 
 
 def bottom_up(ops: Operations) -> Iterator[Operation]:
     """From the input up, each layer sees the prediction of the new activity below it."""
     yield from ops.forward_sweep()
-    for t in ops.iterations:
+    for iteration in ops.iterations:
         for layer in ops.hidden:
-            yield ops.relax(layer, t + 1)
-            yield ops.predict(layer, t + 1)
+            yield ops.relax(layer, iteration)
+            yield ops.predict(layer, iteration)
             if layer + 1 in ops.hidden:
-                yield ops.compare(layer + 1, t + 1)
-        yield from ops.settle(t + 1)
+                yield ops.compare(layer + 1, iteration)
+        yield from ops.settle(iteration)
     yield from ops.learning_phase()
 
 
 def red_black(ops: Operations) -> Iterator[Operation]:
     """Odd layers, then even layers: neighbours never move together, a colour moves in parallel."""
     yield from ops.forward_sweep()
-    for t in ops.iterations:
+    for iteration in ops.iterations:
         for colour in (1, 0):
             for layer in ops.hidden:
                 if layer % 2 == colour:
-                    yield ops.relax(layer, t + 1)
-            yield from ops.settle(t + 1)
+                    yield ops.relax(layer, iteration)
+            yield from ops.settle(iteration)
     yield from ops.learning_phase()
 
 
 def incremental(ops: Operations) -> Iterator[Operation]:
     """As simultaneous, but all weights learn after every iteration (incremental predictive coding)."""
     yield from ops.forward_sweep()
-    for t in ops.iterations:
-        yield from ops.settle(t + 1)
+    for iteration in ops.iterations:
+        yield from ops.settle(iteration)
         for layer in ops.hidden:
-            yield ops.relax(layer, t + 1)
-        yield from ops.settle(t + 1)
+            yield ops.relax(layer, iteration)
+        yield from ops.settle(iteration)
         for layer in ops.senders:
-            yield ops.learn(layer, t + 1)
+            yield ops.learn(layer, iteration)
+    if not ops.iterations:
+        yield from ops.learning_phase()
 
 
 def asynchronous(ops: Operations, layer: int) -> Iterator[Operation | None]:
@@ -92,9 +94,9 @@ def asynchronous(ops: Operations, layer: int) -> Iterator[Operation | None]:
             iteration = min(news, len(ops.iterations))
             yield from (ops.clamp(layer, iteration), ops.compare(layer, iteration), None)
     yield from (ops.initialise(layer), ops.predict(layer), None)
-    for t in ops.iterations:
-        yield from (ops.compare(layer, t).silent(), ops.relax(layer, t + 1))
-        yield from (ops.compare(layer, t + 1), ops.predict(layer, t + 1), None)
+    for iteration in ops.iterations:
+        yield from (ops.compare(layer, iteration - 1).silent(), ops.relax(layer, iteration))
+        yield from (ops.compare(layer, iteration), ops.predict(layer, iteration), None)
     while True:
         yield from (ops.compare(layer, len(ops.iterations)), None)
 

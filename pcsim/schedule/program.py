@@ -41,6 +41,15 @@ class Schedule:
 
     def __post_init__(self) -> None:
         known = {**STATIC_ORDERS, **REACTIVE_ORDERS}
+        if not isinstance(self.order, str) and not callable(self.order):
+            raise ConfigurationError(
+                f"schedule.order = {self.order!r}: expected a name or a function that yields operations"
+            )
+        if type(self.iterations) is not int or not isinstance(self.step_size, float | int):
+            raise ConfigurationError(
+                f"schedule.iterations = {self.iterations!r}, step_size = {self.step_size!r}: "
+                "expected a whole number and a number"
+            )
         if isinstance(self.order, str) and self.order not in known:
             raise ConfigurationError(f"schedule.order = '{self.order}': {nearest(self.order, known)}")
         if self.iterations < 0:
@@ -55,7 +64,9 @@ class Schedule:
     @property
     def name(self) -> str:
         """The order's name."""
-        return self.order if isinstance(self.order, str) else self.order.__name__
+        return (
+            self.order if isinstance(self.order, str) else getattr(self.order, "__name__", repr(self.order))
+        )
 
     @property
     def reacts(self) -> bool:
@@ -140,8 +151,10 @@ class Program:
                 "use the event engine (--engine event)"
             )
         order = STATIC_ORDERS[schedule.order] if isinstance(schedule.order, str) else schedule.order
-        needed = without_unread_messages(without_repetition(order(schedule.operations(network))))
-        return cls(network, _checked(needed), schedule.iterations)
+        listed = [_sized(operation, network, schedule) for operation in order(schedule.operations(network))]
+        _check_sources(listed)
+        needed = without_unread_messages(without_repetition(listed))
+        return cls(network, tuple(needed), schedule.iterations)
 
     def cost(self, batch: int) -> Cost:
         """Count the work of one mini-batch of `batch` samples."""
@@ -236,8 +249,22 @@ def without_unread_messages(operations: Sequence[Operation]) -> list[Operation]:
     return kept[::-1]
 
 
-def _checked(operations: Sequence[Operation]) -> tuple[Operation, ...]:
-    """Return the operations if each finds what it reads."""
+def _sized(operation: Operation, network: Network, schedule: Schedule) -> Operation:
+    """Check layer, target and iteration of an operation; a message has the width of the upper layer."""
+    if not isinstance(operation, Operation):
+        raise ProgramError(f"order '{schedule.name}' yields {operation!r}: expected operations")
+    ends = (operation.layer, operation.target) if operation.sends else (operation.layer,)
+    if not all(0 <= layer <= network.top for layer in ends):
+        raise ProgramError(f"{operation} acts on or sends to layer {max(ends)}: expected 0 to {network.top}")
+    if not 0 <= operation.iteration <= schedule.iterations:
+        raise ProgramError(
+            f"{operation} is of iteration {operation.iteration}: expected 0 to {schedule.iterations}"
+        )
+    return replace(operation, values=network.sizes[max(ends)]) if operation.sends else operation
+
+
+def _check_sources(operations: Sequence[Operation]) -> None:
+    """Check that each operation finds what it reads."""
     known: set[Place] = set()
     for operation in operations:
         missing = {place for place in operation.reads - known if place.name not in LASTING}
@@ -247,4 +274,3 @@ def _checked(operations: Sequence[Operation]) -> tuple[Operation, ...]:
                 "begin the order with forward_sweep(), or send it first"
             )
         known |= operation.changes
-    return tuple(operations)

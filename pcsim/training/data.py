@@ -76,6 +76,16 @@ class Dataset:
             return self.features
         return self.classes or int(self.train_targets.shape[1])
 
+    def target_range(self) -> tuple[float, float]:
+        """Smallest and largest value that any target has."""
+        if self.target == "input":
+            inputs = self.train_inputs
+            low, high = (float(end) * self.scale * 0.99 + 0.005 for end in (inputs.min(), inputs.max()))
+            return low, high
+        if self.classes:
+            return 0.0, 1.0
+        return float(self.train_targets.min()), float(self.train_targets.max())
+
     def inputs(self, rows: Rows, dtype: DTypeLike, split: Split = "train") -> Array:
         """Scaled inputs (len(rows), features) of the given rows."""
         source = self.train_inputs if split == "train" else self.test_inputs

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from pcsim.engine.observer import Statistics
-from pcsim.errors import ShapeError
+from pcsim.errors import DataError, NonFiniteError, ShapeError
 from pcsim.kernels import Array
 from pcsim.network.network import Network
 from pcsim.training.data import Dataset, batches, check_batch
@@ -64,7 +64,8 @@ def check_fit(network: Network, dataset: Dataset, batch: int) -> None:
 
     Raises:
         ShapeError: the data have another width than the network's input or output.
-        DataError: there are fewer training samples than one mini-batch.
+        DataError: there are fewer training samples than one mini-batch, or targets that the output
+            function cannot reach.
     """
     ends = (("input", network.sizes[0], dataset.features), ("output", network.sizes[-1], dataset.outputs))
     for end, width, given in ends:
@@ -74,6 +75,18 @@ def check_fit(network: Network, dataset: Dataset, batch: int) -> None:
                 f"expected as many; change network.layers"
             )
     check_batch(dataset, batch)
+    low, high = dataset.target_range()
+    output = network.traits[-1].output
+    if output == "sigmoid" and not 0 <= low <= high <= 1:
+        raise DataError(
+            f"data set {dataset.name} has targets from {low:g} to {high:g}: expected values in [0, 1] for "
+            "a sigmoid output; change network.output"
+        )
+    if output == "softmax" and not dataset.classes:
+        raise DataError(
+            f"data set {dataset.name} has values as targets: expected classes for a softmax output; "
+            "set network.output to sigmoid or identity"
+        )
 
 
 def train(
@@ -120,7 +133,10 @@ def train(
             energies.append(statistics.free_energy[-1].sum())
             after_step(steps)
             steps += 1
-        accuracy, loss = test(network, dataset)
+        with np.errstate(all="ignore"):
+            accuracy, loss = test(network, dataset)
+        if not np.isfinite(loss):
+            raise NonFiniteError("test output", steps - 1, network.top, 0)
         seconds = time.perf_counter() - start
         results.append(Epoch(epoch, steps, accuracy, loss, float(np.mean(energies)), seconds))
         after_epoch(results[-1])

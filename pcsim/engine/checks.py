@@ -1,0 +1,35 @@
+"""What both engines check at their doors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pcsim.errors import ProgramError, ShapeError
+from pcsim.kernels import Array
+from pcsim.network.layer import Layer
+from pcsim.schedule.operation import Operation
+
+
+def set_targets(layers: Sequence[Layer], inputs: Array, targets: Array) -> None:
+    """Hand x to the input layer and y to the output layer.
+
+    Raises:
+        ShapeError: an array is not (batch, n) of its layer; broadcasting would hide a mistake.
+    """
+    for name, layer, array in (("inputs", layers[0], inputs), ("targets", layers[-1], targets)):
+        if array.shape != layer.activity.shape:
+            raise ShapeError(f"{name} of shape {array.shape}: expected {layer.activity.shape}")
+        layer.target = array
+
+
+def checked_payload(operation: Operation, payload: Array | None, shape: tuple[int, ...]) -> Array:
+    """Return the payload of a sending operation.
+
+    Raises:
+        ProgramError: there is none, or it has another shape than the receiver expects.
+    """
+    if payload is None:
+        raise ProgramError(f"{operation} sends its {operation.sends} but its action returned no payload")
+    if payload.shape != shape:
+        raise ProgramError(f"{operation} sends an array of shape {payload.shape}: expected {shape}")
+    return payload

@@ -1,0 +1,225 @@
+"""Compiled loops for what is not a matrix product: one pass over memory each.
+
+Numba compiles them on first use and keeps the result on disk, so that a machine waits once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numba
+import numpy as np
+
+from pcsim.kernels import Array
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+# Sums may be reordered for vector instructions; NaN and infinity keep their meaning: runs look for them.
+FAST = {"reassoc", "contract", "arcp", "nsz"}
+TILE = 32  # of a transposition: two tiles of float32 stay in the first-level cache
+
+
+def compiled(function: Function) -> Function:
+    """Compile a loop, cached on disk."""
+    return cast("Function", numba.njit(cache=True, fastmath=FAST, error_model="numpy", nogil=True)(function))
+
+
+@compiled
+def add_bias(bias: Array, out: Array, first: int, last: int) -> None:
+    """Columns first to last of out += bias."""
+    for row in range(out.shape[0]):
+        for column in range(first, last):
+            out[row, column] += bias[column]
+
+
+@compiled
+def add_bias_transposed(product: Array, bias: Array, out: Array, first: int) -> None:
+    """Columns of out from `first` on = productᵀ + bias, tile by tile."""
+    columns, rows = product.shape
+    for first_row in range(0, rows, TILE):
+        for first_column in range(0, columns, TILE):
+            for row in range(first_row, min(first_row + TILE, rows)):
+                for column in range(first_column, min(first_column + TILE, columns)):
+                    out[row, first + column] = product[column, row] + bias[first + column]
+
+
+@compiled
+def update(weight: Array, bias: Array, total: Array, bias_total: Array, scale: float) -> np.floating[Any]:
+    """Add scale · total to weight and bias, rows in cache; return Σ|total| of both."""
+    norm = weight.dtype.type(0)
+    factor = weight.dtype.type(scale)
+    for row in range(weight.shape[0]):
+        norm += abs(bias_total[row])
+        bias[row] += factor * bias_total[row]
+        for column in range(weight.shape[1]):
+            change = total[row, column]
+            norm += abs(change)
+            weight[row, column] += factor * change
+    return norm
+
+
+@compiled
+def update_rank_one(weight: Array, bias: Array, error: Array, rates: Array, scale: float) -> np.floating[Any]:
+    """Add scale · error ratesᵀ for a mini-batch of one; return Σ|error ratesᵀ| + Σ|error|.
+
+    The norm of an outer product is the product of the norms, so that no element is looked at twice.
+    """
+    norm_error, norm_rates = error.dtype.type(0), error.dtype.type(0)
+    for column in range(weight.shape[1]):
+        norm_rates += abs(rates[column])
+    for row in range(weight.shape[0]):
+        norm_error += abs(error[row])
+        change = weight.dtype.type(scale) * error[row]
+        bias[row] += change
+        for column in range(weight.shape[1]):
+            weight[row, column] += change * rates[column]
+    return norm_error * (norm_rates + error.dtype.type(1))
+
+
+@compiled
+def sum_rows(error: Array, out: Array) -> None:
+    """Out = sum over the batch."""
+    out[:] = error[0]
+    for row in range(1, error.shape[0]):
+        for column in range(error.shape[1]):
+            out[column] += error[row, column]
+
+
+@compiled
+def adam(
+    weight: Array,
+    total: Array,
+    first: Array,
+    second: Array,
+    mean: float,
+    rate: float,
+    beta1: float,
+    beta2: float,
+    correction1: float,
+    correction2: float,
+    epsilon: float,
+) -> np.floating[Any]:
+    """One Adam step on flat arrays, moments and weights in one pass; return Σ|Δ|."""
+    number = weight.dtype.type
+    norm = number(0)
+    for i in range(weight.size):
+        gradient = number(mean) * total[i]
+        first[i] += number(1 - beta1) * (gradient - first[i])
+        second[i] += number(1 - beta2) * (gradient * gradient - second[i])
+        root = np.sqrt(second[i] * number(correction2)) + number(epsilon)
+        change = number(rate) * first[i] * number(correction1) / root
+        norm += abs(change)
+        weight[i] += change
+    return norm
+
+
+@compiled
+def compare(activity: Array, prediction: Array, out: Array) -> None:
+    """E = ĥ − p, element by element, flat arrays."""
+    for i in range(out.size):
+        out[i] = activity[i] - prediction[i]
+
+
+@compiled
+def scaled_copy(values: Array, factor: float, out: Array) -> None:
+    """Out = factor · values, flat arrays."""
+    number = out.dtype.type(factor)
+    for i in range(out.size):
+        out[i] = number * values[i]
+
+
+@compiled
+def squared_norm(values: Array) -> np.floating[Any]:
+    """Return the sum of squares of a flat array."""
+    total = values.dtype.type(0)
+    for i in range(values.size):
+        total += values[i] * values[i]
+    return total
+
+
+@compiled
+def rectify(values: Array, leak: float, out: Array) -> None:
+    """Out = values where positive, else leak · values; flat arrays."""
+    factor = values.dtype.type(leak)
+    for i in range(values.size):
+        out[i] = values[i] if values[i] > 0 else factor * values[i]
+
+
+@compiled
+def relax(
+    activity: Array,
+    error: Array,
+    feedback: Array,
+    step: float,
+    precision: float,
+    activity_decay: float,
+    leak: float,
+) -> None:
+    """Equation (2) in one pass over flat arrays, for activations that are linear on either side of 0."""
+    number = activity.dtype.type
+    k, own, cost, factor = number(step), number(precision), number(activity_decay), number(leak)
+    for i in range(activity.size):
+        value = activity[i]
+        slope = number(1) if value > 0 else factor
+        drive = slope * (feedback[i] - cost * slope * value)
+        activity[i] = value + k * (drive - own * error[i])
+
+
+@compiled
+def softmax(prediction: Array, out: Array) -> None:
+    """Out = softmax of each row."""
+    for row in range(prediction.shape[0]):
+        largest = prediction[row].max()
+        total = prediction.dtype.type(0)
+        for column in range(prediction.shape[1]):
+            out[row, column] = np.exp(prediction[row, column] - largest)
+            total += out[row, column]
+        for column in range(prediction.shape[1]):
+            out[row, column] /= total
+
+
+@compiled
+def soft_clamp(target: Array, output: Array, mix: float, out: Array) -> None:
+    """Out = (1 − mix) · target + mix · output, flat arrays."""
+    share, rest = out.dtype.type(mix), out.dtype.type(1 - mix)
+    for i in range(out.size):
+        out[i] = rest * target[i] + share * output[i]
+
+
+@compiled
+def softmax_energy(target: Array, activity: Array, prediction: Array, precision: float) -> float:
+    """Return the sum of precision · cross-entropy(ĥ, softmax p) + relative entropy(y, ĥ), in float64."""
+    total = 0.0
+    for row in range(activity.shape[0]):
+        largest = prediction[row].max()
+        partition, mass, inner, loss = 0.0, 0.0, 0.0, 0.0
+        for column in range(activity.shape[1]):
+            here, wanted = activity[row, column], target[row, column]
+            partition += np.exp(np.float64(prediction[row, column] - largest))
+            mass += here
+            inner += here * (prediction[row, column] - largest)
+            if wanted > 0:
+                loss += wanted * (np.log(np.float64(wanted)) - np.log(max(np.float64(here), 1e-308)))
+        total += precision * (mass * np.log(partition) - inner) + loss
+    return total
+
+
+def compile_all(dtype: str) -> None:
+    """Compile, or load from disk, every loop for one type of numbers, by calling it on tiny arrays."""
+    table = np.ones((2, 2), dtype)
+    row, number = np.ones(2, dtype), 1.0
+    add_bias(row, table, 0, 2)
+    add_bias_transposed(table, row, table.copy(), 0)
+    update(table, row, table.copy(), row.copy(), number)
+    update_rank_one(table, row, row.copy(), row.copy(), number)
+    sum_rows(table, row)
+    adam(row, row.copy(), row.copy(), row.copy(), *(number,) * 7)
+    compare(row, row.copy(), row.copy())
+    scaled_copy(row, number, row)
+    squared_norm(row)
+    rectify(row, number, row.copy())
+    relax(row, row.copy(), row.copy(), *(number,) * 4)
+    softmax(table, table.copy())
+    soft_clamp(row, row.copy(), number, row.copy())
+    softmax_energy(table, table.copy(), table.copy(), number)

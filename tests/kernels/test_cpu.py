@@ -1,0 +1,168 @@
+"""The fast CPU kernels against the reference: same functions, same numbers within rounding."""
+
+import json
+
+import numpy as np
+import pytest
+
+from pcsim.kernels import reference
+from pcsim.kernels.cpu import CpuKernels
+from pcsim.kernels.products import Choices, Measured, NumpyProvider
+
+ACTIVATIONS = ["relu", "tanh", "sigmoid", "leaky_relu", "gelu", "identity"]
+OUTPUTS = ["softmax", "sigmoid", "identity"]
+SHAPES = [(1, 5, 3), (2, 7, 11), (33, 64, 10), (130, 129, 65), (64, 300, 260)]  # batch, inputs, outputs
+TOLERANCE = {"float64": 1e-12, "float32": 2e-5}
+
+
+@pytest.fixture(params=[1, 2], ids=["one thread", "two threads"])
+def cpu(request, tmp_path, monkeypatch):
+    """Kernels that share every product, however small, over their threads and test every provider."""
+    monkeypatch.setattr("pcsim.kernels.cpu.WORTH_A_THREAD", 0)
+    return CpuKernels(request.param, Choices(tmp_path / "products.json"))
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request):
+    """Both types of numbers."""
+    return request.param
+
+
+def draw(rng, dtype, *shapes):
+    """Return standard normal arrays."""
+    arrays = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
+    return arrays if len(arrays) > 1 else arrays[0]
+
+
+def close(ours, expected, dtype):
+    """Check that two arrays agree relative to the largest number in them."""
+    scale = max(float(np.abs(expected).max()), 1e-30)
+    assert np.abs(np.asarray(ours) - expected).max() <= TOLERANCE[dtype] * scale
+    assert np.asarray(ours).dtype == np.asarray(expected).dtype
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_inference(cpu, dtype, shape, activation):
+    """One layer's prediction, comparison, feedback and relaxation, in shapes that divide by nothing."""
+    batch, inputs, outputs = shape
+    rng = np.random.default_rng(0)
+    activity, error, error_above = draw(rng, dtype, (batch, inputs), (batch, inputs), (batch, outputs))
+    weight, bias = draw(rng, dtype, (outputs, inputs), (outputs,))
+    results = []
+    for kernels in (cpu, reference):
+        h, prediction, down, own = (
+            activity.copy(),
+            np.empty_like(error_above),
+            np.empty_like(h0 := error),
+            h0.copy(),
+        )
+        kernels.predict(h, weight, bias, activation, prediction)
+        kernels.feedback(error_above, weight, 0.7, down)
+        kernels.relax(h, own, down, activation, 0.05, 1.3, 0.2)
+        kernels.compare(h, error, own)
+        results.append((prediction, down, h, own, np.array(kernels.squared_error(own))))
+    for ours, expected in zip(*results, strict=True):
+        close(ours, expected, dtype)
+
+
+def learned(kernels, rule, shape, dtype):
+    """Return what three updates of a rule leave: parameters, the rule's state, the reported magnitude."""
+    batch, inputs, outputs = shape
+    rng = np.random.default_rng(1)
+    weight, bias = draw(rng, dtype, (outputs, inputs), (outputs,))
+    v = np.array([1e-3])
+    moments = tuple(np.zeros_like(a) for a in (weight, weight, bias, bias))
+    constants = {
+        "sgd": lambda n: (0.1,),
+        "nlms": lambda n: (),
+        "mq": lambda n: (v, 1e-3, 1e-3, 1e-6, 0.9),
+        "adam": lambda n: (moments, n, 0.01, 0.9, 0.999, 1e-8),
+    }[rule]
+    for n in range(1, 4):
+        error_above, activity = draw(rng, dtype, (batch, outputs), (batch, inputs))
+        step = getattr(kernels, f"{rule}_step")
+        magnitude = step(weight, bias, error_above, activity, "relu", *constants(n))
+    return weight, bias, v, *moments, np.array(magnitude)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("rule", ["sgd", "mq", "adam", "nlms"])
+def test_learning(cpu, dtype, shape, rule):
+    """Three updates of each rule: weights, biases, the rule's state and the reported magnitude."""
+    shape = (1, *shape[1:]) if rule == "nlms" else shape
+    for ours, expected in zip(
+        learned(cpu, rule, shape, dtype), learned(reference, rule, shape, dtype), strict=True
+    ):
+        close(ours, expected, dtype)
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_output(cpu, dtype, output):
+    """Output function, soft clamp, output error and free energy, also for large predictions."""
+    rng = np.random.default_rng(2)
+    prediction, activity = draw(rng, dtype, (33, 10), (33, 10))
+    prediction *= 20
+    target = np.eye(10, dtype=dtype)[rng.integers(0, 10, 33)]
+    results = []
+    for kernels in (cpu, reference):
+        clamped, error = activity.copy(), np.empty_like(activity)
+        kernels.soft_clamp(target, prediction, output, 0.01, clamped)
+        kernels.compare_output(clamped, prediction, output, error)
+        half = kernels.squared_error(error)
+        energy = kernels.output_free_energy(target, clamped, prediction, half, output, 1.5)
+        said = kernels.output(output, prediction).copy()
+        results.append((clamped, error, said, np.array(half), np.array(energy)))
+    for ours, expected in zip(*results, strict=True):
+        close(ours, expected, dtype)
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch", "onednn"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_providers(name, shape, tmp_path):
+    """Every library computes the three products, whole and in parts."""
+    providers = Choices(tmp_path / "none").providers
+    if name not in providers:
+        pytest.skip(f"no {name} on this machine")
+    one, (batch, inputs, outputs) = providers[name], shape
+    rng = np.random.default_rng(3)
+    rates, error = draw(rng, "float32", (batch, inputs), (batch, outputs))
+    weight, bias = draw(rng, "float32", (outputs, inputs), (outputs,))
+    prediction, down = np.empty_like(error), np.empty_like(rates)
+    for bounds in ((0, outputs // 2), (outputs // 2, outputs)):
+        one.predict(rates, weight, bias, prediction, *bounds)
+        block = np.empty((bounds[1] - bounds[0], inputs), "float32")
+        one.hebbian(error, rates, block, *bounds)
+        close(block, (error.T @ rates)[slice(*bounds)], "float32")
+    for bounds in ((0, inputs // 3), (inputs // 3, inputs)):
+        one.feedback(error, weight, down, *bounds)
+    close(prediction, rates @ weight.T + bias, "float32")
+    close(down, error @ weight, "float32")
+
+
+def test_choice_is_kept(tmp_path, monkeypatch):
+    """A run must give the same bits again, so the library chosen once is taken again."""
+    monkeypatch.setattr("pcsim.kernels.products.WORTH_A_TEST", 0)
+    path = tmp_path / "products.json"
+    Choices(path).best("predict", 8, 20, 30, "float32")
+    kept = json.loads(path.read_text())
+    slowest = kept["measured"][-1]["provider"]
+    path.write_text(json.dumps(kept | {"measured": kept["measured"][::-1]}))
+    assert Choices(path).best("predict", 8, 20, 30, "float32").name == slowest
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"machine": {}, "measured": []}', "\x00"])
+def test_broken_cache_is_done_without(tmp_path, content):
+    """A damaged file, or one from another machine, means a new self-test."""
+    path = tmp_path / "products.json"
+    path.write_text(content)
+    assert Choices(path).measured == []
+
+
+def test_small_products_are_not_tested(tmp_path):
+    """The digits network must start at once: NumPy, no torch, no file."""
+    choices = Choices(tmp_path / "products.json")
+    assert isinstance(choices.best("predict", 32, 128, 128, "float32"), NumpyProvider)
+    assert not (tmp_path / "products.json").exists()
+    assert isinstance(choices.measured, list)
+    assert Measured("predict", 1, 2, 3, "float32", "numpy", 1.0).gflops == 1.0

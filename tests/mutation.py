@@ -1,0 +1,249 @@
+# ruff: noqa: E501  (the bugs below are quoted from the code, one a line)
+"""Plants one bug at a time in a copy of pcsim and reports which ones the tests notice.
+
+    python tests/mutation.py [--jobs 2] [--only WORD]
+
+Not collected by pytest. Prints a table; leaves with 1 if a bug survives, 2 if a bug no longer fits the code.
+Tests that fail without any bug are left out and named, so that they cannot count as having found one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+KERNELS, LEARNING, NETWORK = "tests/kernels/test_reference.py", "tests/learning", "tests/network"
+PROGRAM, LOCALITY = "tests/schedule/test_program.py", "tests/schedule/test_locality.py"
+ENGINES, ENERGY = "tests/engine/test_engines.py", "tests/engine/test_energy.py"
+EVENT, GOLDEN = "tests/engine/test_event.py", "tests/engine/test_golden.py"
+ALL = (KERNELS, LEARNING, NETWORK, PROGRAM, LOCALITY, ENGINES, ENERGY, EVENT, GOLDEN)
+SECONDS = 240
+
+
+@dataclass(frozen=True)
+class Bug:
+    """In `file`, `old` (found exactly `times` times) becomes `new`; `tests` should notice."""
+
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+    times: int = 1
+
+    def plant(self, root: Path) -> None:
+        """Change the copy.
+
+        Raises:
+            LookupError: the code has moved on.
+        """
+        path = root / "pcsim" / self.file
+        text = path.read_text()
+        if text.count(self.old) != self.times:
+            raise LookupError(f"{self.file}: {text.count(self.old)} times, not {self.times}: {self.old!r}")
+        path.write_text(text.replace(self.old, self.new))
+
+
+def of(file: str, *tests: str):
+    """Return a maker of bugs in one file, noticed by these tests."""
+    return lambda old, new, *, times=1: Bug(file, old, new, tests, times)
+
+
+kernel = of("kernels/reference.py", KERNELS, ENGINES, ENERGY)
+order = of("schedule/orders.py", PROGRAM, ENGINES)
+operation = of("schedule/operation.py", PROGRAM, ENGINES)
+program = of("schedule/program.py", PROGRAM, ENGINES)
+freshness = of("schedule/freshness.py", PROGRAM, ENGINES, EVENT)
+locality = of("schedule/locality.py", LOCALITY)
+event = of("engine/event.py", EVENT, ENGINES)
+process = of("engine/process.py", EVENT, ENGINES)
+fast = of("engine/fast.py", ENGINES)
+observer = of("engine/observer.py", ENGINES, ENERGY)
+network = of("network/network.py", NETWORK, ENGINES)
+clock = of("hardware/clock.py", EVENT)
+rule = of("learning/mq.py", LEARNING)
+verifier = of("experiments/verify.py", GOLDEN)
+
+BUGS = [
+    # the arithmetic
+    kernel("np.matmul(activate(activation, activity), weight.T, out=out)", "np.matmul(activity, weight.T, out=out)"),
+    kernel("    out += bias\n", ""),
+    kernel("np.subtract(activity, prediction, out=out)", "np.subtract(prediction, activity, out=out)"),
+    kernel("np.subtract(activity, output(output_name, prediction), out=out)", "np.subtract(activity, prediction, out=out)"),
+    kernel("if precision_above != 1:", "if precision_above > 1:"),
+    kernel("drive - precision * error", "drive + precision * error"),
+    kernel("drive - precision * error", "drive - error"),
+    kernel("feedback - activity_decay * activate(", "feedback + activity_decay * activate("),
+    kernel("np.multiply(target, 1 - mix, out=out)", "np.multiply(target, mix, out=out)"),
+    kernel("activate(activation, activity) / batch, error", "activate(activation, activity), error"),
+    kernel("    bias += rate * on_bias\n", ""),
+    kernel("1 / (float(np.vdot(rates, rates)) + 1)", "1 / float(np.vdot(rates, rates))"),
+    kernel("decay * mean_gradient[0] + (1 - decay) * mean", "(1 - decay) * mean_gradient[0] + decay * mean"),
+    kernel("+ r) + minimum_rate", "+ r)"),
+    kernel("first / (1 - beta1**updates)", "first / (1 - beta1)"),
+    kernel("1 - np.tanh(activity) ** 2", "1 - np.tanh(activity)"),
+    kernel("(activity > 0).astype", "(activity >= 0).astype"),
+    kernel("activity_decay * 0.5 * float", "activity_decay * float"),
+    kernel("_relative_entropy(target, activity) + _relative_entropy(1 - target, 1 - activity)", "_relative_entropy(target, activity)"),
+    rule("self.updates / (self.updates + 1)", "(self.updates - 1) / self.updates"),
+    rule("min(self.updates", "max(self.updates"),
+    # the network
+    network("precisions[layer + 1] if layer < depth - 1", "precisions[layer] if layer < depth - 1"),
+    network('activation=activation if layer else "identity"', "activation=activation"),
+    network("1 / (1 + proximal_step)", "1 / proximal_step"),
+    of("network/connection.py", NETWORK)("np.sqrt(self.inputs)", "np.sqrt(self.outputs)"),
+    # orders and programs
+    order("reversed(ops.hidden)", "ops.hidden"),
+    order("            yield ops.compare(layer, t + 1)\n        yield from", "        yield from"),
+    order("for colour in (1, 0)", "for colour in (0, 1)"),
+    order("        yield from ops.settle(t + 1)\n        for layer in ops.hidden:", "        for layer in ops.hidden:"),
+    operation('"target inbox.prediction" if soft else "target"', '"target"'),
+    operation("step = self.step_sizes[iteration - 1]", "step = self.step_sizes[0]"),
+    operation("for layer in range(1, self.top + 1):", "for layer in range(1, self.top):"),
+    operation("yield self.learn(layer, len(self.step_sizes))", "yield self.learn(layer, 0)"),
+    operation("        yield self.clamp(self.top, iteration)\n", "        if not iteration:\n            yield self.clamp(self.top, iteration)\n"),
+    program("self.step_size / (1 + t) if decay", "self.step_size / (2 + t) if decay"),
+    program("before.update(*(readers.get(place, set()) for place in operation.changes))", "pass"),
+    program("for p in operation.reads | operation.changes if p in", "for p in operation.reads if p in"),
+    program("for p in operation.reads | operation.changes if p in", "for p in operation.changes if p in"),
+    program("awaited |= {place", "awaited = {place"),
+    program("if operation.sends and not operation.delivers <= awaited:", "if False:"),
+    program("if not freshness.is_stale(operation):", "if True:"),
+    program("last[operation.iteration, place] = index", "last.setdefault((operation.iteration, place), index)"),
+    program("batch * sum(operation.multiplications", "sum(operation.multiplications"),
+    program("missing = {place for place in operation.reads - known if", "missing = {place for place in () if"),
+    freshness("if last is None or last[1] != self._look(operation):", "if last is None:"),
+    freshness("return all(self._writer.get(place) is last[0] for place in operation.writes)", "return True"),
+    locality("if place.layer != operation.layer:", "if False:"),
+    locality('if place.name.startswith("inbox"):', "if False:"),
+    locality("if _agree(operation, result, _perform(operation, layers, disturbed)):", "if True:"),
+    locality("and not _same(result[0][place], base[place]):", "and False:"),
+    # engines and time
+    event("start = max(now, self._link_free.get(link, now))", "start = now"),
+    event("payload = payload.copy()", "payload = payload.view()"),
+    event("self._busy[layer] = True", "self._busy[layer] = False"),
+    event("operation.target, operation.iteration, payload)", "operation.target, 0, payload)"),
+    event("operation.multiplications * self._batch", "operation.multiplications"),
+    event("max(message.source, message.target)", "message.source"),
+    event("self.totals.simulated_time += now", "self.totals.simulated_time = now"),
+    process("self._arrived[door].popleft()", "self._arrived[door].pop()"),
+    process("door: sent[door] for door in doors", "door: 1 for door in doors"),
+    process("if not self._freshness.is_stale(operation):", "if True:"),
+    fast("if payload is not inbox:", "if False:"),
+    fast("below.inbox[MessageKind.ERROR] = np.zeros_like(above.error)", "below.inbox[MessageKind.ERROR] = above.error"),
+    observer("self.squared_error[row, same] = self.squared_error[row - 1, same]", "pass"),
+    observer("        self._step = step\n", ""),
+    observer("self._known[:] = False", "pass"),
+    observer("np.argwhere(~finite)[0]", "np.argwhere(~finite)[-1]"),
+    clock("self.time_per_byte * size", "self.time_per_byte"),
+    clock("self.link_latency.get((source, target), self.latency)", "self.latency"),
+    verifier("nan=np.inf", "nan=0.0"),
+    verifier("states, statistics, t + 1, network.top)", "states, statistics, t, network.top)"),
+]  # fmt: skip
+
+
+def copied(source: Path, folder: Path) -> Path:
+    """Copy the package and the tests."""
+    ignore = shutil.ignore_patterns("__pycache__", ".hypothesis")
+    for name in ("pcsim", "tests"):
+        shutil.copytree(source / name, folder / name, ignore=ignore)
+    shutil.copy(source / "pyproject.toml", folder)
+    return folder
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Return an environment in which `import pcsim` finds the copy, and BLAS uses one thread."""
+    return os.environ | {"PYTHONPATH": str(folder), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
+
+def pytest(folder: Path, tests: tuple[str, ...], *options: str) -> tuple[int, str]:
+    """Run tests in a copy, on the copy's pcsim."""
+    command = [
+        sys.executable,
+        "-B",
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--tb=no",
+        *options,
+        *tests,
+    ]
+    try:
+        done = subprocess.run(
+            command, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return 1, "FAILED by running for ever"
+    return done.returncode, done.stdout + done.stderr
+
+
+def failures(output: str) -> list[str]:
+    """Return the identifiers of failed tests."""
+    lines = output.splitlines()
+    return [line.split(" ", 1)[1].split(" - ")[0] for line in lines if line.startswith("FAILED ")]
+
+
+def verdict(bug: Bug, healthy: Path, leave_out: list[str]) -> tuple[str, str]:
+    """Plant one bug; return killed, survived or broken, and who noticed."""
+    with tempfile.TemporaryDirectory(prefix="pcsim-bug-") as name:
+        folder = copied(healthy, Path(name))
+        bug.plant(folder)
+        code, output = pytest(folder, bug.tests, "-x", *(f"--deselect={test}" for test in leave_out))
+    if code == 0:
+        return "SURVIVED", ""
+    if code == 1:
+        return "killed", next(iter(failures(output)), "").removeprefix("tests/")
+    return "BROKEN", output.strip().splitlines()[-1]
+
+
+def main() -> int:
+    """Plant all bugs; print the table; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--only", default="", help="bugs in files whose path contains this")
+    options = parser.parse_args()
+    bugs = [bug for bug in BUGS if options.only in bug.file]
+    with tempfile.TemporaryDirectory(prefix="pcsim-healthy-") as name:
+        healthy = copied(ROOT, Path(name))  # so that work on the tree does not disturb a long run
+        return judged(bugs, healthy, options.jobs)
+
+
+def judged(bugs: list[Bug], healthy: Path, jobs: int) -> int:
+    """Plant the bugs in copies of a healthy copy; print the table; return the exit code."""
+    for bug in bugs:
+        with tempfile.TemporaryDirectory(prefix="pcsim-bug-") as name:
+            try:
+                bug.plant(copied(healthy, Path(name)))
+            except LookupError as error:
+                print(f"no longer fits: {error}")
+                return 2
+    asked = [sys.executable, "-c", "import pcsim; print(pcsim.__file__)"]
+    where = subprocess.run(
+        asked, cwd=healthy, env=environment(healthy), capture_output=True, text=True, check=True
+    ).stdout
+    assert where.startswith(str(healthy)), f"the tests would run on {where}"
+    leave_out = failures(pytest(healthy, ALL)[1])
+    for test in leave_out:
+        print(f"fails without any bug, left out: {test}")
+    with ThreadPoolExecutor(jobs) as pool:
+        results = pool.map(lambda bug: verdict(bug, healthy, leave_out), bugs)
+        found = []
+        for bug, (result, who) in zip(bugs, results):
+            found.append(result)
+            change = f"{' '.join(bug.old.split())[:60]} -> {' '.join(bug.new.split())[:50]}"
+            print(f"{result:9} {bug.file:22} {change:114} {who}", flush=True)
+    print(f"{found.count('killed')} of {len(found)} bugs killed")
+    return int(any(result != "killed" for result in found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
