@@ -55,6 +55,12 @@ class NonFiniteError(PcsimError):
         self.step, self.layer, self.iteration = step, layer, iteration
 
 
+def refuse_unless(good: bool, what: str, given: object, expected: str) -> None:
+    """Raise ConfigurationError if a value is not what it should be: the check of a constructor."""
+    if not good:
+        raise ConfigurationError(f"{what} = {given!r}: expected {expected}")
+
+
 def nearest(given: str, known: Iterable[str]) -> str:
     """Say which known name is closest to the given one, or list them all: the tail of an error message."""
     names = sorted(known)

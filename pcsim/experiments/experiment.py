@@ -17,6 +17,7 @@ from pcsim.config import (
     ParametricHardwareConfig,
     SgdConfig,
 )
+from pcsim.errors import refuse_unless
 from pcsim.hardware.clock import Hardware, Links, unit
 from pcsim.learning import MQ, NLMS, SGD, Adam, LearningRule
 from pcsim.network.network import Network
@@ -62,6 +63,13 @@ class Experiment:
     events: bool = True
     name: str = "experiment"
     configuration: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, least in (("batch", 1), ("epochs", 0), ("record_every", 1)):
+            number = getattr(self, name)
+            refuse_unless(
+                type(number) is int and number >= least, name, number, f"a whole number from {least}"
+            )
 
     @classmethod
     def from_model(cls, model: ModelConfig) -> Experiment:

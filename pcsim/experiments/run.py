@@ -194,6 +194,7 @@ def _run(
             experiment.probes,
             experiment.record_every,
             steps,
+            names=[one.name for one in plan.operations] if isinstance(plan, Program) else (),
         )
         observers.append(recorder)
     engine, totals = _engine(engine_name, experiment, plan, observers, units)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pcsim.errors import ConfigurationError
+from pcsim.errors import refuse_unless
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,21 @@ class Links:
         link_latency: latency of single links instead, by (source, target).
         jitter: up to this much time more, uniformly at random.
         seed: of the jitter.
+
+    Raises:
+        ConfigurationError: a time below 0, or a link between layers that are no neighbours.
     """
 
     latency: float = 0.0
     link_latency: Mapping[tuple[int, int], float] = field(default_factory=dict)
     jitter: float = 0.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for link, time in (("latency", self.latency), ("jitter", self.jitter), *self.link_latency.items()):
+            refuse_unless(0 <= time < float("inf"), f"hardware.{link}", time, "0 or more")
+        for link in self.link_latency:
+            refuse_unless(abs(link[0] - link[1]) == 1, "link", link, "a pair of neighbouring layers")
 
     def delay(self, source: int, target: int, rng: np.random.Generator) -> float:
         """Return the delay of one message."""
@@ -55,8 +64,8 @@ class Hardware:
 
     def __post_init__(self) -> None:
         for name in ("time_per_operation", "time_per_multiplication", "time_per_message", "time_per_byte"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ConfigurationError(f"hardware.{name} = {getattr(self, name)}: expected 0 or more")
+            time = getattr(self, name)
+            refuse_unless(0 <= time < float("inf"), f"hardware.{name}", time, "0 or more")
 
     def operation_time(self, multiplications: int) -> float:
         """Return how long a layer is busy with an operation of so many multiplications."""

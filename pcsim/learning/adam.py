@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pcsim.errors import refuse_unless
 from pcsim.kernels import ActivationName, Array, Kernels
 
 
@@ -17,6 +18,13 @@ class Adam:
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
+
+    def __post_init__(self) -> None:
+        refuse_unless(0 < self.rate < float("inf"), "learning.rate", self.rate, "a value above 0")
+        for name in ("beta1", "beta2"):
+            beta = getattr(self, name)
+            refuse_unless(0 <= beta < 1, f"learning.{name}", beta, "a value from 0 to below 1")
+        refuse_unless(self.epsilon > 0, "learning.epsilon", self.epsilon, "a value above 0")
 
     def __call__(self, weight: Array, bias: Array) -> AdamLearner:
         """Return the learner of one connection."""

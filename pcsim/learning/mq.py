@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pcsim.errors import refuse_unless
 from pcsim.kernels import ActivationName, Array, Kernels
 
 
@@ -24,6 +25,12 @@ class MQ:
     minimum_rate: float = 1e-3
     r: float = 1e-6
     decay: float = 0.9999
+
+    def __post_init__(self) -> None:
+        refuse_unless(0 < self.rate < float("inf"), "learning.rate", self.rate, "a value above 0")
+        refuse_unless(self.minimum_rate >= 0, "learning.minimum_rate", self.minimum_rate, "0 or more")
+        refuse_unless(self.r >= 0, "learning.r", self.r, "0 or more")
+        refuse_unless(0 <= self.decay <= 1, "learning.decay", self.decay, "a value from 0 to 1")
 
     def __call__(self, weight: Array, bias: Array) -> MQLearner:
         """Return the learner of one connection."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pcsim.errors import refuse_unless
 from pcsim.kernels import ActivationName, Array, Kernels
 
 
@@ -12,6 +13,9 @@ class SGD:
     """Stochastic gradient descent on the free energy with one rate α for all connections."""
 
     rate: float
+
+    def __post_init__(self) -> None:
+        refuse_unless(0 < self.rate < float("inf"), "learning.rate", self.rate, "a value above 0")
 
     def __call__(self, weight: Array, bias: Array) -> SGDLearner:
         """Return the learner of one connection."""

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from pcsim.errors import TraceError, refuse_unless
 from pcsim.network.layer import Layer, MessageKind
 from pcsim.network.network import Network
 from pcsim.schedule.operation import Operation
@@ -19,7 +20,6 @@ Quantity = Literal["activity", "error", "prediction", "weight"]
 OPERATIONS = ("initialise", "clamp", "predict", "compare", "relax", "learn")
 EVENT_NAMES = (*OPERATIONS, *MessageKind)
 EVENT_KINDS = ("operation", "message")
-OTHER = "other"  # a user's own operation
 
 LOOKS: dict[str, Callable[[Layer], npt.NDArray[Any]]] = {
     "activity": lambda unit: unit.activity,
@@ -81,6 +81,20 @@ class Probe:
     samples: int = 1
     every: int = 100
     dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        where = f"probe {self.name}:"
+        known = (*LOOKS, "weight")
+        refuse_unless(
+            isinstance(self.record, tuple) and bool(self.record) and set(self.record) <= set(known),
+            f"{where} record",
+            self.record,
+            f"a tuple of {', '.join(known)}",
+        )
+        refuse_unless(self.samples >= 1, f"{where} samples", self.samples, "1 or more")
+        refuse_unless(self.every >= 1, f"{where} every", self.every, "1 or more")
+        types = ("float16", "float32", "float64")
+        refuse_unless(self.dtype in types, f"{where} dtype", self.dtype, f"one of {', '.join(types)}")
 
     def columns(self, network: Network) -> dict[str, tuple[Quantity, int]]:
         """Return the recorded columns by name, such as error_2, with their quantity and layer."""
@@ -155,7 +169,20 @@ class ProbeRecorder:
         weights = {
             n: units[layer].weight for n, (quantity, layer) in self._columns.items() if quantity == "weight"
         }
+        if self._probe.dtype == "float16":
+            for name, rows in (self._rows | weights).items():
+                _refuse_overflow(self._probe, name, rows)
         self._table.append(step=self._step, **self._rows, **weights)
+
+
+def _refuse_overflow(probe: Probe, name: str, rows: npt.NDArray[Any]) -> None:
+    """Refuse to record infinities that only the narrow type of the probe has made."""
+    limit = np.finfo(probe.dtype).max
+    if (np.abs(rows) > limit).any():
+        raise TraceError(
+            f"probe {probe.name}: {name} goes beyond {probe.dtype}, whose largest number is {limit:g}: "
+            "expected a wider dtype"
+        )
 
 
 def _probe_column(quantity: Quantity, layer: int, dtype: str) -> Column:
@@ -177,6 +204,7 @@ class Recorder:
         probes: what to keep besides the summary.
         every: training steps from one summary row, and one timeline, to the next.
         training_steps: how many there will be, about; sizes the file's chunks.
+        names: of the operations that may occur, for those that are a user's own.
     """
 
     def __init__(
@@ -189,6 +217,7 @@ class Recorder:
         probes: Iterable[Probe] = (),
         every: int = 10,
         training_steps: int = 1000,
+        names: Iterable[str] = (),
     ) -> None:
         self._units, self._energies, self._every, self._step = units, energies, every, 0
         batch = len(units[0].activity)
@@ -198,7 +227,9 @@ class Recorder:
             for probe in probes
         ]
         per_step = (12 * iterations + 10) * network.top  # operations and messages, an upper estimate
-        self._events = _event_table(writer, (training_steps // every + 1) * per_step)
+        own = tuple(dict.fromkeys(name.replace(" ", "_") for name in names if name not in EVENT_NAMES))
+        self._event_names = (*EVENT_NAMES, *own)
+        self._events = _event_table(writer, (training_steps // every + 1) * per_step, self._event_names)
         self._learning = _learning_table(writer)
 
     @property
@@ -237,10 +268,10 @@ class Recorder:
         """Write all events of this training step, if it is one of those that are kept."""
         if not self.active or not timeline:
             return
-        names = {name: code for code, name in enumerate((*EVENT_NAMES, OTHER))}
+        names = {name: code for code, name in enumerate(self._event_names)}
         columns: dict[str, list[Any]] = {
             "kind": [EVENT_KINDS.index(event.kind) for event in timeline],
-            "name": [names.get(event.name, names[OTHER]) for event in timeline],
+            "name": [names[event.name.replace(" ", "_")] for event in timeline],
         }
         for field in EVENT_FIELDS:
             columns[field] = [getattr(event, field) for event in timeline]
@@ -285,11 +316,11 @@ def _summary_table(writer: TraceWriter, network: Network, iterations: int, rows:
     return writer.table("summary", "step", columns, coordinates, expected_rows=rows)
 
 
-def _event_table(writer: TraceWriter, rows: int) -> Table:
+def _event_table(writer: TraceWriter, rows: int, names: tuple[str, ...]) -> Table:
     columns = {
         "step": Column((), "int64", "training step, counted from 0"),
         "kind": Column((), "int8", "operation or message", flags=EVENT_KINDS),
-        "name": Column((), "int8", "operation, or kind of message", flags=(*EVENT_NAMES, OTHER)),
+        "name": Column((), "int8", "operation, or kind of message", flags=names),
         **EVENT_FIELDS,
     }
     return writer.table("events", "event", columns, expected_rows=rows)
