@@ -46,7 +46,6 @@ class EngineChoice(StrEnum):
 
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL.toml", help="Model file; see models/.")]
-Trace = Annotated[Path, typer.Argument(metavar="TRACE.h5", help="Trace file.")]
 Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key, repeatable.")]
 Seed = Annotated[int | None, typer.Option(help="Override training.seed.")]
 Backend = Annotated[str, typer.Option(help="Who does the arithmetic: cpu or reference.")]
@@ -146,15 +145,28 @@ def simulate(
 
 
 @app.command()
-def info(trace: Trace, as_json: AsJson = False) -> None:
-    """Say what a trace holds.
+def info(
+    trace: Annotated[Path | None, typer.Argument(metavar="TRACE.h5", help="Trace file.")] = None,
+    machine: Annotated[bool, typer.Option("--machine", help="Test this machine instead.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a trace holds, or with --machine how fast this machine multiplies and by which library.
 
     Example: `pcsim info traces/digits-sequential.h5`
     """
     from dataclasses import asdict
 
-    from pcsim.terminal import show_trace
+    from pcsim.terminal import show_machine, show_trace
     from pcsim.tracing.reader import open_trace
+
+    if machine == (trace is not None):
+        raise ConfigurationError("info: expected either a trace or --machine")
+    if trace is None:
+        from pcsim.experiments.machine import examine
+
+        found = examine()
+        _print_json(found.to_dict()) if as_json else show_machine(found)
+        return
 
     with open_trace(trace) as reader:
         if as_json:

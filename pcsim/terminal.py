@@ -14,6 +14,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from pcsim.engine.event import Event, Totals
+    from pcsim.experiments.machine import Machine
     from pcsim.experiments.run import RunSummary
     from pcsim.experiments.verify import Deviation
     from pcsim.tracing.reader import TraceReader
@@ -140,6 +141,32 @@ def show_trace(trace: TraceReader) -> None:
         dims = ", ".join(f"{dim} {size}" for dim, size in summary.dims.items())
         tables.add_row(name, f"{summary.rows:,}", dims, f"{summary.bytes_on_disk:,}")
     console.print(tables)
+
+
+def show_machine(machine: Machine) -> None:
+    """Print the self-test of a machine."""
+    console = Console()
+    console.print(f"{machine.processor}, {machine.cores} logical processors", highlight=False)
+    console.print(
+        ", ".join(f"{name} {version}" for name, version in machine.versions.items()), highlight=False
+    )
+    console.print(f"BLAS: {', '.join(machine.blas)}", highlight=False)
+    table = _table("Speed of products on one thread, GFLOP/s; the first is taken", "product")
+    for heading in ("batch", "inputs", "outputs"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("libraries", no_wrap=True)
+    shapes: dict[tuple[str, int, int, int, str], list[str]] = {}
+    for line in machine.products:
+        key = line.product, line.batch, line.inputs, line.outputs, line.dtype
+        shapes.setdefault(key, []).append(f"{line.provider} {line.gflops:.0f}")
+    for (product, batch, inputs, outputs, dtype), lines in sorted(shapes.items()):
+        if dtype == "float32":
+            table.add_row(product, str(batch), str(inputs), str(outputs), "  ".join(lines))
+    console.print(table)
+    times = ", ".join(f"{threads}: {time:.2f} ms" for threads, time in machine.threads.items())
+    console.print(
+        f"a large prediction by number of threads: {times}; fastest: --threads {machine.best_threads}"
+    )
 
 
 def show_deviations(deviations: Sequence[Deviation], tolerance: float) -> None:

@@ -286,3 +286,13 @@ def test_no_epochs(tmp_path):
     assert outcome.returncode == 0, outcome.stderr
     assert json.loads(outcome.stdout)[0]["test_accuracy"] is None
     refused("plot", "traces/digits-sequential.h5", "-o", "p.png", cwd=tmp_path, saying=["no recorded"])
+
+
+def test_machine(tmp_path):
+    """The self-test says which library is fastest for each product, and how many threads help."""
+    told = json.loads(pcsim("info", "--machine", "--json", cwd=tmp_path).stdout)
+    assert {line["product"] for line in told["products"]} == {"predict", "feedback", "hebbian"}
+    assert all(line["gflops"] > 0 for line in told["products"])
+    assert str(told["best_threads"]) in told["threads"]
+    assert "numpy" in pcsim("info", "--machine", cwd=tmp_path).stdout
+    refused("info", cwd=tmp_path, saying=["either a trace or --machine"])

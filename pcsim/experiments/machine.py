@@ -1,0 +1,81 @@
+"""What this machine is and how fast it multiplies: behind the choice of libraries and threads."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_info
+
+from pcsim.kernels.cpu import CpuKernels
+from pcsim.kernels.products import Choices, Measured, machine, processor
+
+SHAPES = ((64, 3072, 1024), (64, 1024, 1024))  # batch, inputs, outputs: the paper's network
+REPETITIONS = 15
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Processor, libraries, and the self-test.
+
+    Attributes:
+        processor: its name.
+        cores: logical processors that this process may use.
+        versions: of the libraries that compute.
+        blas: each loaded BLAS with the core type that it was built or chosen for.
+        products: speed of each product, shape and library on one thread, fastest first.
+        threads: milliseconds of one 1024 × 1024 prediction of 64 samples, by number of threads.
+    """
+
+    processor: str
+    cores: int
+    versions: dict[str, str]
+    blas: list[str]
+    products: list[Measured]
+    threads: dict[int, float]
+
+    @property
+    def best_threads(self) -> int:
+        """Number of threads that was fastest."""
+        return min(self.threads, key=lambda count: self.threads[count])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a dictionary fit for JSON."""
+        return asdict(self) | {"best_threads": self.best_threads}
+
+
+def examine() -> Machine:
+    """Run the self-test: about a second; what was measured before is taken from the cache."""
+    choices = Choices()
+    for batch, inputs, outputs in SHAPES:
+        for product in ("predict", "feedback", "hebbian"):
+            choices.best(product, batch, inputs, outputs, "float32")
+    names = [name for name in ("numpy", "numba", "torch") if find_spec(name)]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Machine(
+        processor(),
+        cores,
+        {name: metadata.version(name) for name in names} | {"openblas": machine()["openblas_core"] or "auto"},
+        [f"{one['internal_api']} {one.get('architecture', '')}".strip() for one in threadpool_info()],
+        choices.measured,
+        {threads: 1e3 * _time_prediction(threads, choices) for threads in range(1, cores + 1)},
+    )
+
+
+def _time_prediction(threads: int, choices: Choices) -> float:
+    """Return the median seconds of a large prediction that so many threads share."""
+    rng = np.random.default_rng(0)
+    activity, weight = (rng.random(shape, dtype="float32") for shape in ((64, 1024), (1024, 1024)))
+    bias, out = np.zeros(1024, "float32"), np.empty((64, 1024), "float32")
+    kernels = CpuKernels(threads, choices)
+    seconds = []
+    for _ in range(REPETITIONS):
+        start = time.perf_counter()
+        kernels.predict(activity, weight, bias, "relu", out)
+        seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds))
