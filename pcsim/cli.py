@@ -228,6 +228,51 @@ def verify(
         raise typer.Exit(1)
 
 
+@app.command()
+def bench(
+    batch: Annotated[list[int], typer.Option(min=1, help="Mini-batch, repeatable [64 and 1].")] = [],  # noqa: B006
+    threads: Annotated[list[int], typer.Option(min=1, help="Threads, repeatable [1 and 2].")] = [],  # noqa: B006
+    backend: Annotated[list[str], typer.Option(help="pcsim's kernels, repeatable [cpu].")] = [],  # noqa: B006
+    only: Annotated[
+        list[str], typer.Option(metavar="TEXT", help="Contenders whose name contains it, repeatable [all].")
+    ] = [],  # noqa: B006
+    sweep: Annotated[
+        list[str], typer.Option(help="depth or width: growth instead of the paper's network.")
+    ] = [],  # noqa: B006
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each contender.")] = 15,
+    burst: Annotated[float, typer.Option(help="Seconds a turn.")] = 0.3,
+    python: Annotated[
+        list[str], typer.Option(metavar="FAMILY=PATH", help="Interpreter of a peer, such as pcx=PATH.")
+    ] = [],  # noqa: B006
+    tiny: Annotated[
+        bool, typer.Option("--tiny", help="Tiny networks and few turns: tests the harness only.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Time training steps of pcsim beside PyTorch's and other libraries'.
+
+    Example: `pcsim bench --batch 64 --threads 1 --only mq --only torch --only products`
+    """
+    from pcsim.experiments.bench.plan import read_interpreters, standard_cases
+    from pcsim.experiments.bench.run import run_bench
+    from pcsim.experiments.bench.table import show_bench
+
+    backends = tuple(backend) or ("cpu",)
+    report = run_bench(
+        () if sweep and not tiny else standard_cases(batch, threads, backends, only, tiny),
+        sweeps=sweep or (("depth", "width") if tiny else ()),
+        sweep_batch=(batch or [64])[0],
+        sweep_threads=(threads or [1])[0],
+        backends=backends,
+        rounds=min(rounds, 3) if tiny else rounds,
+        burst_seconds=0.005 if tiny else burst,
+        interpreters=read_interpreters(python),
+        tiny=tiny,
+        tell=lambda news: typer.echo(news, err=True),
+    )
+    _print_json(report.to_dict()) if as_json else show_bench(report)
+
+
 @contextmanager
 def _telling_what_is_kept(paths: list[Path | None]) -> Iterator[None]:
     """Say after an interruption, or a run that blew up, that what was recorded is there."""
