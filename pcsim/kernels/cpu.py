@@ -15,7 +15,7 @@ import numpy as np
 from pcsim.kernels import ActivationName, Array, OutputName, loops, products, reference
 
 LEAKS: dict[ActivationName, float] = {"relu": 0.0, "leaky_relu": reference.LEAK, "identity": 1.0}
-BLOCK_BYTES = 2**20  # of a gradient that is used while it is hot: the second-level cache of current cores
+BLOCK_BYTES = 2**21  # of a gradient that is used while it is hot; smaller blocks make BLAS repack too often
 WORTH_A_THREAD = 4_000_000  # multiplications of a product below which waking another thread costs too much
 
 

@@ -17,31 +17,11 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Sums may be reordered for vector instructions; NaN and infinity keep their meaning: runs look for them.
 FAST = {"reassoc", "contract", "arcp", "nsz"}
-TILE = 32  # of a transposition: two tiles of float32 stay in the first-level cache
 
 
 def compiled(function: Function) -> Function:
     """Compile a loop, cached on disk."""
     return cast("Function", numba.njit(cache=True, fastmath=FAST, error_model="numpy", nogil=True)(function))
-
-
-@compiled
-def add_bias(bias: Array, out: Array, first: int, last: int) -> None:
-    """Columns first to last of out += bias."""
-    for row in range(out.shape[0]):
-        for column in range(first, last):
-            out[row, column] += bias[column]
-
-
-@compiled
-def add_bias_transposed(product: Array, bias: Array, out: Array, first: int) -> None:
-    """Columns of out from `first` on = productᵀ + bias, tile by tile."""
-    columns, rows = product.shape
-    for first_row in range(0, rows, TILE):
-        for first_column in range(0, columns, TILE):
-            for row in range(first_row, min(first_row + TILE, rows)):
-                for column in range(first_column, min(first_column + TILE, columns)):
-                    out[row, first + column] = product[column, row] + bias[first + column]
 
 
 @compiled
@@ -209,8 +189,6 @@ def compile_all(dtype: str) -> None:
     """Compile, or load from disk, every loop for one type of numbers, by calling it on tiny arrays."""
     table = np.ones((2, 2), dtype)
     row, number = np.ones(2, dtype), 1.0
-    add_bias(row, table, 0, 2)
-    add_bias_transposed(table, row, table.copy(), 0)
     update(table, row, table.copy(), row.copy(), number)
     update_rank_one(table, row, row.copy(), row.copy(), number)
     sum_rows(table, row)

@@ -23,7 +23,7 @@ from typing import Protocol
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from pcsim.kernels import Array, loops
+from pcsim.kernels import Array
 
 REPETITIONS = 7
 # Multiplications below which NumPy is taken without a test: the test, and loading torch, would cost more.
@@ -56,7 +56,7 @@ class NumpyProvider:
     def predict(self, rates: Array, weight: Array, bias: Array, out: Array, first: int, last: int) -> None:
         """See `Provider`."""
         np.matmul(rates, weight[first:last].T, out=out[:, first:last])
-        loops.add_bias(bias, out, first, last)
+        out[:, first:last] += bias[first:last]
 
     def feedback(self, error: Array, weight: Array, out: Array, first: int, last: int) -> None:
         """See `Provider`."""
@@ -82,7 +82,7 @@ class TorchProvider:
         """See `Provider`."""
         wrap = self._wrap
         self._multiply(wrap(rates), wrap(weight[first:last]).t(), out=wrap(out[:, first:last]))
-        loops.add_bias(bias, out, first, last)
+        out[:, first:last] += bias[first:last]
 
     def feedback(self, error: Array, weight: Array, out: Array, first: int, last: int) -> None:
         """See `Provider`."""
@@ -126,7 +126,7 @@ class OneDnnProvider:
 
     def predict(self, rates: Array, weight: Array, bias: Array, out: Array, first: int, last: int) -> None:
         """See `Provider`; formed as weight ratesᵀ, so that oneDNN rearranges the small operand."""
-        loops.add_bias_transposed(self._times(weight[first:last], rates), bias, out, first)
+        np.add(self._times(weight[first:last], rates).T, bias[first:last], out=out[:, first:last])
 
     def feedback(self, error: Array, weight: Array, out: Array, first: int, last: int) -> None:
         """See `Provider`."""
