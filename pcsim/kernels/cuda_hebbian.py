@@ -1,0 +1,317 @@
+"""Kernels that learn: a tile of G_l = mean of e_{l+1} f(ĥ_l)ᵀ is formed in registers and used there.
+
+One block owns a tile of W_l. It walks through the batch in slices: e_{l+1} and f(ĥ_l) of a slice lie in
+shared memory, and each thread sums a small rectangle of G_l in its registers. Then W_l is read, changed and
+written, once. No gradient is ever stored.
+
+Shapes: weight (m, n), bias (m,), error (batch, m), activity (batch, n).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from pcsim.errors import ShapeError
+from pcsim.kernels import ActivationName
+from pcsim.kernels.cuda_device import (
+    WARP,
+    Kernel,
+    Number,
+    Value,
+    View,
+    activation_functions,
+    block_sum,
+    cuda,
+)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """How a block of threads shares a tile of the weight.
+
+    Attributes:
+        across: threads side by side along a row, columns of W_l.
+        down: threads along a column; across · down must be a multiple of 32, of `rows` and of `columns`.
+        columns_each: columns of a thread's rectangle, `across` apart so that a warp reads neighbours.
+        rows_each: rows of a thread's rectangle, `down` apart.
+        depth: samples staged at a time.
+    """
+
+    across: int = 16
+    down: int = 8
+    columns_each: int = 4
+    rows_each: int = 8
+    depth: int = 16
+
+    def __post_init__(self) -> None:
+        threads = self.across * self.down
+        if threads % WARP or threads % self.rows or threads % self.columns:
+            raise ShapeError(
+                f"tile of {self.rows} × {self.columns} with {threads} threads: expected a number of threads "
+                f"that {WARP}, {self.rows} and {self.columns} divide"
+            )
+
+    @property
+    def columns(self) -> int:
+        """Columns of the tile."""
+        return self.across * self.columns_each
+
+    @property
+    def rows(self) -> int:
+        """Rows of the tile."""
+        return self.down * self.rows_each
+
+    @property
+    def threads(self) -> tuple[int, int]:
+        """Shape of the block."""
+        return self.across, self.down
+
+    def grid(self, rows: int, columns: int) -> tuple[int, int]:
+        """Return how many blocks cover a weight of (rows, columns)."""
+        return -(-columns // self.columns), -(-rows // self.rows)
+
+    def shared_bytes(self, itemsize: int) -> int:
+        """Return the shared memory of a block for both slices, in bytes."""
+        return self.depth * (self.rows + self.columns) * itemsize
+
+
+@cache
+def _accumulate(activation: ActivationName, number: Number, tile: Tile) -> Kernel:
+    """Return the device function that sums e f(ĥ)ᵀ over the batch into `sums`, (rows_each, columns_each).
+
+    It returns the sum of e over the batch for row `first_row + thread`, where the block is asked for it.
+    """
+    function, _ = activation_functions(activation, number)
+    rows, columns, depth = tile.rows, tile.columns, tile.depth
+    across, down, rows_each, columns_each = tile.across, tile.down, tile.rows_each, tile.columns_each
+    threads = across * down
+
+    def accumulate(error: View, activity: View, first_row: int, first_column: int, sums: View) -> Value:
+        errors = cuda.shared.array((depth, rows), number)
+        rates = cuda.shared.array((depth, columns), number)
+        x, y = cuda.threadIdx.x, cuda.threadIdx.y
+        thread = y * across + x
+        batch = error.shape[0]
+        row, column = first_row + thread % rows, first_column + thread % columns
+        row_sum = number(0)
+        for start in range(0, batch, depth):
+            for sample in range(thread // rows, depth, threads // rows):
+                value = number(0)
+                if start + sample < batch and row < error.shape[1]:
+                    value = error[start + sample, row]
+                errors[sample, thread % rows] = value
+            for sample in range(thread // columns, depth, threads // columns):
+                value = number(0)
+                if start + sample < batch and column < activity.shape[1]:
+                    value = function(activity[start + sample, column])
+                rates[sample, thread % columns] = value
+            cuda.syncthreads()
+            for sample in range(depth):
+                for i in range(rows_each):
+                    value = errors[sample, y + down * i]
+                    for j in range(columns_each):
+                        sums[i, j] += value * rates[sample, x + across * j]
+            if first_column == 0 and thread < rows:
+                for sample in range(depth):
+                    row_sum += errors[sample, thread]
+            cuda.syncthreads()
+        return row_sum
+
+    return cuda.jit(accumulate, device=True)
+
+
+@cache
+def hebbian_kernel(activation: ActivationName, number: Number, tile: Tile) -> Kernel:
+    """(4), (7) W_l += s G_l, b_l += s g_l with s = rate/(v + r) + minimum_rate; add Σ|G| + Σ|g| to a total.
+
+    Arguments: weight, bias, error, activity, v (1,), rate, minimum_rate, r, total (1,); v and total are
+    float64. It is MQ's step with its v_l; SGD's with rate = 0, minimum_rate = α; NLMS's with v = ‖f(ĥ_l)‖²,
+    r = 1 and rate = 1. Grid and block: `tile.grid(m, n)`, `tile.threads`.
+    """
+    accumulate, add_up = _accumulate(activation, number, tile), block_sum(number)
+    rows_each, columns_each, across, down = tile.rows_each, tile.columns_each, tile.across, tile.down
+    rows, columns = tile.rows, tile.columns
+
+    def hebbian(
+        weight: View,
+        bias: View,
+        error: View,
+        activity: View,
+        mean_gradient: View,
+        rate: float,
+        minimum_rate: float,
+        r: float,
+        total: View,
+    ) -> None:
+        sums = cuda.local.array((rows_each, columns_each), number)
+        for i in range(rows_each):
+            for j in range(columns_each):
+                sums[i, j] = number(0)
+        first_row, first_column = cuda.blockIdx.y * rows, cuda.blockIdx.x * columns
+        x, y = cuda.threadIdx.x, cuda.threadIdx.y
+        row_sum = accumulate(error, activity, first_row, first_column, sums)
+        scale = number(rate / (mean_gradient[0] + r) + minimum_rate)
+        mean = number(1) / number(error.shape[0])
+        norm = number(0)
+        for i in range(rows_each):
+            row = first_row + y + down * i
+            for j in range(columns_each):
+                column = first_column + x + across * j
+                if row < weight.shape[0] and column < weight.shape[1]:
+                    gradient = mean * sums[i, j]
+                    norm += abs(gradient)
+                    weight[row, column] += scale * gradient
+        row = first_row + y * across + x
+        if first_column == 0 and row < first_row + rows and row < bias.shape[0]:
+            gradient = mean * row_sum
+            norm += abs(gradient)
+            bias[row] += scale * gradient
+        norm = add_up(norm)
+        if x == 0 and y == 0:
+            cuda.atomic.add(total, 0, np.float64(norm))
+
+    return cuda.jit(hebbian)
+
+
+@cache
+def _adam_change(number: Number) -> Kernel:
+    """Return the device function that moves both moments at one place and returns m̂/(√v̂ + ε)."""
+
+    def change(
+        first: View,
+        second: View,
+        place: int,
+        gradient: Value,
+        keep1: Value,
+        keep2: Value,
+        correction1: Value,
+        correction2: Value,
+        epsilon: Value,
+    ) -> Value:
+        one = first[place] + keep1 * (gradient - first[place])
+        two = second[place] + keep2 * (gradient * gradient - second[place])
+        first[place], second[place] = one, two
+        return one * correction1 / (number(math.sqrt(two * correction2)) + epsilon)
+
+    return cuda.jit(change, device=True)
+
+
+@cache
+def adam_kernel(activation: ActivationName, number: Number, tile: Tile) -> Kernel:
+    """Adam on −G_l with moments read and written once; add Σ|step|, before the rate, to a total.
+
+    Arguments: weight, bias, error, activity, then the first and second moments of weight and of bias (flat),
+    corrections (2,) = 1/(1 − β₁ⁿ), 1/(1 − β₂ⁿ), rate, beta1, beta2, epsilon, total (1,). Corrections and
+    total are float64. Grid and block as in `hebbian_kernel`.
+    """
+    accumulate, add_up = _accumulate(activation, number, tile), block_sum(number)
+    change = _adam_change(number)
+    rows_each, columns_each, across, down = tile.rows_each, tile.columns_each, tile.across, tile.down
+    rows, columns = tile.rows, tile.columns
+
+    def adam(
+        weight: View,
+        bias: View,
+        error: View,
+        activity: View,
+        first: View,
+        second: View,
+        bias_first: View,
+        bias_second: View,
+        corrections: View,
+        rate: float,
+        beta1: float,
+        beta2: float,
+        epsilon: float,
+        total: View,
+    ) -> None:
+        sums = cuda.local.array((rows_each, columns_each), number)
+        for i in range(rows_each):
+            for j in range(columns_each):
+                sums[i, j] = number(0)
+        first_row, first_column = cuda.blockIdx.y * rows, cuda.blockIdx.x * columns
+        x, y = cuda.threadIdx.x, cuda.threadIdx.y
+        row_sum = accumulate(error, activity, first_row, first_column, sums)
+        mean, width, norm = number(1) / number(error.shape[0]), weight.shape[1], number(0)
+        alpha, keep1, keep2 = number(rate), number(1 - beta1), number(1 - beta2)
+        c1, c2, small = number(corrections[0]), number(corrections[1]), number(epsilon)
+        for i in range(rows_each):
+            row = first_row + y + down * i
+            for j in range(columns_each):
+                column = first_column + x + across * j
+                if row < weight.shape[0] and column < width:
+                    place = row * width + column
+                    step = change(first, second, place, mean * sums[i, j], keep1, keep2, c1, c2, small)
+                    norm += abs(step)
+                    weight[row, column] += alpha * step
+        row = first_row + y * across + x
+        if first_column == 0 and row < first_row + rows and row < bias.shape[0]:
+            step = change(bias_first, bias_second, row, mean * row_sum, keep1, keep2, c1, c2, small)
+            norm += abs(step)
+            bias[row] += alpha * step
+        norm = add_up(norm)
+        if x == 0 and y == 0:
+            cuda.atomic.add(total, 0, np.float64(norm))
+
+    return cuda.jit(adam)
+
+
+@cache
+def settle_kernel() -> Kernel:
+    """(8) v ← ρ_n v + (1 − ρ_n) mean|[G, g]|, ρ_n = min(n/(n + 1), ρ); magnitude ← s · mean; total ← 0.
+
+    One thread, after `hebbian_kernel`. Arguments, all arrays float64 (1,): v, n (counted up here), total,
+    magnitude, then the number of elements, rate, minimum_rate, r and ρ. Nothing that changes from step to
+    step comes from the host, so that a CUDA graph can hold it.
+    """
+
+    def settle(
+        mean_gradient: View,
+        updates: View,
+        total: View,
+        magnitude: View,
+        elements: int,
+        rate: float,
+        minimum_rate: float,
+        r: float,
+        decay: float,
+    ) -> None:
+        mean = total[0] / elements
+        magnitude[0] = (rate / (mean_gradient[0] + r) + minimum_rate) * mean
+        updates[0] += 1
+        kept = updates[0] / (updates[0] + 1)
+        if kept > decay:  # min() of two numbers does not compile for CUDA in Numba 0.68
+            kept = decay
+        mean_gradient[0] = kept * mean_gradient[0] + (1 - kept) * mean
+        total[0] = 0
+
+    return cuda.jit(settle)
+
+
+@cache
+def corrections_kernel() -> Kernel:
+    """Count an update of Adam and write 1/(1 − β₁ⁿ), 1/(1 − β₂ⁿ); one thread, before `adam_kernel`.
+
+    Arguments: n (1,), counted up here, corrections (2,), both float64, beta1, beta2.
+    """
+
+    def correct(updates: View, corrections: View, beta1: float, beta2: float) -> None:
+        updates[0] += 1
+        corrections[0] = 1 / (1 - beta1 ** updates[0])
+        corrections[1] = 1 / (1 - beta2 ** updates[0])
+
+    return cuda.jit(correct)
+
+
+@cache
+def fill_kernel() -> Kernel:
+    """values[0] = value, by one thread: a number from the host, in stream order."""
+
+    def fill(values: View, value: float) -> None:
+        values[0] = value
+
+    return cuda.jit(fill)

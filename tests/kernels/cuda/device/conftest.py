@@ -1,0 +1,50 @@
+"""Tests that run CUDA kernels: on a GPU as part of the suite, else in Numba's simulator.
+
+The simulator replaces Numba's CUDA for a whole process and has to be chosen before Numba is imported, so
+`../test_simulator.py` starts these files in processes of their own. Without a GPU and without the simulator
+there is nothing here to collect.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+from numba import cuda
+from numba.core import config
+
+SIMULATED = bool(config.ENABLE_CUDASIM)
+collect_ignore_glob = [] if SIMULATED or cuda.is_available() else ["test_*.py"]
+
+if SIMULATED:
+    sys.setswitchinterval(1e-3)  # its main thread polls, and would keep the others waiting for 5 ms at a time
+
+
+@pytest.fixture(scope="session")
+def small_kernels():
+    """Kernels with a tile of 8 × 16 and 32 threads, so that small matrices have many tiles."""
+    from pcsim.kernels.cuda import CudaKernels
+    from pcsim.kernels.cuda_hebbian import Tile
+
+    return CudaKernels(tile=Tile(across=8, down=4, columns_each=2, rows_each=2, depth=3))
+
+
+@pytest.fixture(scope="session")
+def kernels():
+    """Kernels as they are used: 64 × 64 tiles, 128 threads."""
+    from pcsim.kernels.cuda import CudaKernels
+
+    return CudaKernels()
+
+
+@pytest.fixture
+def close():
+    """Compare a device array with a host array: 1e-12 in float64, 1e-5 in float32."""
+
+    def check(actual, desired):
+        actual = np.asarray(actual)
+        tolerance = 1e-5 if actual.dtype == np.float32 else 1e-12
+        np.testing.assert_allclose(actual, desired, rtol=tolerance, atol=tolerance)
+
+    return check

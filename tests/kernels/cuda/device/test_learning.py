@@ -1,0 +1,179 @@
+"""Every learning kernel against the reference: shapes that fit the tile and shapes that do not."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+import pytest
+
+from pcsim.kernels import reference
+from pcsim.learning import MQ
+
+ACTIVATIONS = ["relu", "tanh", "sigmoid", "leaky_relu", "gelu", "identity"]
+# outputs, inputs, batch; a tile of the small kernels is 8 × 16 and takes 3 samples at a time
+CASES = [(1, 1, 1), (8, 16, 3), (7, 5, 2), (9, 17, 7), (16, 32, 33), (3, 18, 130), (17, 1, 33)]
+
+
+class Twins:
+    """A connection on the host and its twin on the device."""
+
+    def __init__(self, kernels, rng, outputs, inputs, batch, dtype=np.float64):
+        shapes = [(outputs, inputs), (outputs,), (batch, outputs), (batch, inputs)]
+        self.host = [rng.normal(size=shape).astype(dtype) for shape in shapes]
+        self.device = [kernels.to_device(array) for array in self.host]
+        # The reference works in float64: what is compared is the error of the kernel alone.
+        self.host = [array.astype(float) for array in self.host]
+
+    def new_batch(self, rng):
+        for host, device in zip(self.host[2:], self.device[2:]):
+            values = rng.normal(size=host.shape)
+            device[...] = values
+            host[...] = device.copy()
+
+    def check(self, close):
+        for host, device in zip(self.host, self.device):
+            close(device, host)
+
+
+def mq_both(twins, kernels, activation, v, device_v, decay=0.7):
+    constants = (0.1, 1e-3, 1e-6, decay)
+    expected = reference.mq_step(*twins.host, activation, v, *constants)
+    return expected, kernels.mq_step(*twins.device, activation, device_v, *constants)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_mq_step_for_any_shape(case, small_kernels, rng, close):
+    """A tile that hangs over the edge must neither write beyond it nor count what is not there."""
+    twins, v = Twins(small_kernels, rng, *case), np.array([0.3])
+    device_v = small_kernels.to_device(v)
+    expected, magnitude = mq_both(twins, small_kernels, "relu", v, device_v)
+    twins.check(close)
+    close(device_v, v)
+    assert float(magnitude) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("case", [(10, 13, 33), (65, 66, 2), (10, 5, 130), (5, 70, 1)], ids=str)
+def test_mq_step_with_the_tile_of_production(case, kernels, rng, close):
+    """As above with the geometry that is used; a batch of one takes a kernel of its own."""
+    twins, v = Twins(kernels, rng, *case), np.array([0.3])
+    device_v = kernels.to_device(v)
+    expected, magnitude = mq_both(twins, kernels, "tanh", v, device_v)
+    twins.check(close)
+    close(device_v, v)
+    assert float(magnitude) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_mq_step_for_any_activation(activation, dtype, small_kernels, rng, close):
+    """The sigmoid of a sample that is not there is ½, not 0: it must not leak in from the edge."""
+    twins, v = Twins(small_kernels, rng, 5, 7, 4, dtype), np.array([0.3])
+    device_v = small_kernels.to_device(v)
+    expected, magnitude = mq_both(twins, small_kernels, activation, v, device_v)
+    twins.check(close)
+    np.testing.assert_allclose(device_v.copy(), v, rtol=1e-6 if dtype == np.float32 else 1e-12)
+    assert float(magnitude) == pytest.approx(expected, rel=1e-5 if dtype == np.float32 else 1e-12)
+
+
+@pytest.mark.parametrize("counted", [False, True], ids=["host counts", "device counts"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+def test_several_mq_updates(dtype, counted, small_kernels, rng, close):
+    """v_l, its count and the total that must be 0 again go wrong only after the first update."""
+    twins, rule = Twins(small_kernels, rng, 9, 5, 3, dtype), MQ(0.05, decay=0.7)
+    learner = rule(*twins.host[:2])
+    v = small_kernels.to_device(np.array([rule.rate]))
+    n = small_kernels.zeros((1,), np.float64)
+    for update in range(1, 5):  # ρ_n = 1/2, 2/3, then ρ
+        expected = learner.learn(reference, *twins.host, "tanh")
+        constants = (rule.rate, rule.minimum_rate, rule.r)
+        if counted:
+            magnitude = small_kernels.mq_step_counted(*twins.device, "tanh", (v, n), *constants, rule.decay)
+        else:
+            decay = min(update / (update + 1), rule.decay)
+            magnitude = small_kernels.mq_step(*twins.device, "tanh", v, *constants, decay)
+        twins.check(close)
+        single = dtype == np.float32
+        np.testing.assert_allclose(v.copy(), learner.mean_gradient, rtol=1e-5 if single else 1e-12)
+        assert float(magnitude) == pytest.approx(expected, rel=1e-5 if single else 1e-12)
+        twins.new_batch(rng)
+    assert n.copy()[0] == (4 if counted else 0)
+
+
+def test_connections_of_one_shape_do_not_share_their_books(small_kernels, rng):
+    """A magnitude that is read later must still be that of its own connection."""
+    pair = [Twins(small_kernels, rng, 3, 4, 2) for _ in range(2)]
+    magnitudes = [small_kernels.sgd_step(*twins.device, "relu", 0.1) for twins in pair]
+    expected = [reference.sgd_step(*twins.host, "relu", 0.1) for twins in pair]
+    assert [float(magnitude) for magnitude in magnitudes] == pytest.approx(expected, rel=1e-12)
+    before = len(small_kernels._ledgers)
+    pair.clear()
+    gc.collect()
+    assert len(small_kernels._ledgers) == before - 2
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+def test_sgd_steps(dtype, small_kernels, rng, close):
+    """Two in a row, the second after MQ's bookkeeping of the first."""
+    twins = Twins(small_kernels, rng, 9, 17, 7, dtype)
+    for rate in (0.1, 0.02):
+        expected = reference.sgd_step(*twins.host, "gelu", rate)
+        magnitude = small_kernels.sgd_step(*twins.device, "gelu", rate)
+        twins.check(close)
+        assert float(magnitude) == pytest.approx(expected, rel=1e-5 if dtype == np.float32 else 1e-12)
+
+
+@pytest.mark.parametrize("shape", [(9, 17), (1, 1), (2, 70)], ids=str)
+def test_nlms_steps(shape, small_kernels, rng, close):
+    """The norm is a reduction of its own: of one element, and of more than a warp has threads."""
+    twins = Twins(small_kernels, rng, *shape, 1)
+    for _ in range(2):
+        expected = reference.nlms_step(*twins.host, "sigmoid")
+        magnitude = small_kernels.nlms_step(*twins.device, "sigmoid")
+        twins.check(close)
+        assert float(magnitude) == pytest.approx(expected, rel=1e-12)
+        twins.new_batch(rng)
+
+
+@pytest.mark.parametrize("counted", [False, True], ids=["host counts", "device counts"])
+@pytest.mark.parametrize("case", [(9, 17, 7), (3, 5, 1)], ids=str)
+def test_several_adam_updates(case, counted, small_kernels, rng, close):
+    """Moments and bias corrections go wrong only after the first update."""
+    twins = Twins(small_kernels, rng, *case)
+    moments = tuple(np.zeros_like(twins.host[i]) for i in (0, 0, 1, 1))
+    on_device = tuple(small_kernels.to_device(moment) for moment in moments)
+    count, constants = small_kernels.zeros((1,), np.float64), (0.01, 0.8, 0.95, 1e-6)
+    for n in (1, 2, 3):
+        expected = reference.adam_step(*twins.host, "leaky_relu", moments, n, *constants)
+        step = small_kernels.adam_step_counted if counted else small_kernels.adam_step
+        magnitude = step(*twins.device, "leaky_relu", on_device, count if counted else n, *constants)
+        twins.check(close)
+        for device, host in zip(on_device, moments):
+            close(device, host)
+        assert float(magnitude) == pytest.approx(expected, rel=1e-12)
+        twins.new_batch(rng)
+
+
+def test_adam_with_the_tile_of_production_in_float32(kernels, rng, close):
+    """Once with 64 × 64 tiles, since flat moments are addressed by hand."""
+    twins = Twins(kernels, rng, 10, 66, 3, np.float32)
+    moments = tuple(np.zeros_like(twins.host[i]) for i in (0, 0, 1, 1))
+    on_device = tuple(kernels.to_device(moment.astype(np.float32)) for moment in moments)
+    constants = (0.01, 0.9, 0.999, 1e-8)
+    reference.adam_step(*twins.host, "relu", moments, 1, *constants)
+    kernels.adam_step(*twins.device, "relu", on_device, 1, *constants)
+    twins.check(close)
+    for device, host in zip(on_device, moments):
+        close(device, host)
+
+
+def test_nan_reaches_weights_and_v(small_kernels, rng):
+    """A run that has diverged must be seen to have."""
+    twins = Twins(small_kernels, rng, 3, 4, 2)
+    values = twins.host[3].copy()
+    values[0, 1] = np.nan
+    twins.device[3][...] = values
+    v = small_kernels.to_device(np.array([0.3]))
+    small_kernels.mq_step(*twins.device, "relu", v, 0.1, 1e-3, 1e-6, 0.7)
+    assert np.isnan(twins.device[0].copy()).sum(axis=0).tolist() == [0, 3, 0, 0]
+    assert np.isnan(v.copy()[0])

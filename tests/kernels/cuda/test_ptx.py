@@ -1,0 +1,189 @@
+"""Compile every kernel for compute capability 8.0 and 9.0 and assemble it; no GPU is needed.
+
+Python that the simulator runs need not compile, and a gradient that is meant to stay in registers may end up
+in memory: ptxas says. `pytest -s` prints registers and shared memory.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+numba = pytest.importorskip("numba", reason="the CUDA kernels need Numba")
+
+from numba import cuda, float32, float64, int64  # noqa: E402
+from numba.core import config  # noqa: E402
+
+from pcsim.kernels import cuda_hebbian, cuda_local  # noqa: E402
+from pcsim.kernels.cuda_hebbian import Tile  # noqa: E402
+from pcsim.kernels.cuda_learning import ONE_SAMPLE  # noqa: E402
+
+CAPABILITIES = [(8, 0), (9, 0)]
+ACTIVATIONS = ["relu", "tanh", "sigmoid", "leaky_relu", "gelu", "identity"]
+TYPES = {"float32": (np.float32, float32), "float64": (np.float64, float64)}
+F64, ONE = float64, float64[::1]
+each_capability = pytest.mark.parametrize("capability", CAPABILITIES, ids=["sm_80", "sm_90"])
+each_type = pytest.mark.parametrize("kind", list(TYPES))
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A kernel's PTX and what ptxas says of it."""
+
+    ptx: str
+    report: str
+
+    @property
+    def registers(self):
+        return int(re.search(r"Used (\d+) registers", self.report)[1])
+
+    @property
+    def shared(self):
+        found = re.search(r"(\d+) bytes smem", self.report)
+        return int(found[1]) if found else 0
+
+    def count(self, instruction):
+        return len(re.findall(instruction, self.ptx))
+
+
+@pytest.fixture
+def assemble(monkeypatch, tmp_path):
+    """Return what compiles a kernel for given argument types and assembles it."""
+    if config.ENABLE_CUDASIM:
+        pytest.skip("Numba's CUDA simulator cannot compile")
+    ptxas = shutil.which("ptxas") or shutil.which("ptxas", path="/usr/local/cuda/bin")
+    if ptxas is None:
+        pytest.skip("no ptxas on this machine: install the CUDA toolkit to check registers and spills")
+    from numba.cuda.cudadrv.error import NvvmSupportError
+
+    if not cuda.is_available():  # Numba asks the device for its capability when it compiles device functions
+        from numba.cuda import dispatcher
+
+        device = SimpleNamespace(compute_capability=CAPABILITIES[0])
+        monkeypatch.setattr(dispatcher, "get_current_device", lambda: device)
+
+    def run(kernel, signature, capability):
+        try:
+            ptx, _ = cuda.compile_ptx(kernel.py_func, signature, cc=capability)
+        except NvvmSupportError as error:
+            pytest.skip(f"Numba finds no CUDA toolkit to compile with: {error}")
+        source = tmp_path / "kernel.ptx"
+        source.write_text(ptx)
+        architecture = f"-arch=sm_{capability[0]}{capability[1]}"
+        command = [ptxas, "-v", architecture, str(source), "-o", str(tmp_path / "kernel.cubin")]
+        outcome = subprocess.run(command, capture_output=True, text=True, check=False)
+        report = outcome.stdout + outcome.stderr
+        if "Unsupported .version" in report:
+            pytest.skip(f"this ptxas is older than the PTX that Numba writes: {report}")
+        assert outcome.returncode == 0, report
+        compiled = Compiled(ptx, report)
+        registers, shared = compiled.registers, compiled.shared
+        print(f"{kernel.py_func.__name__} {architecture[6:]}: {registers} registers, {shared} bytes shared")
+        return compiled
+
+    return run
+
+
+def assert_in_registers(compiled):
+    """No spills, no stack, no local memory, no calls."""
+    for what in ("stack frame", "spill stores", "spill loads"):
+        assert f"0 bytes {what}" in compiled.report, compiled.report
+    assert "lmem" not in compiled.report
+    assert compiled.count(r"\.local\b") == 0
+    assert compiled.count(r"\bcall\b") == 0
+
+
+def hebbian_signature(number):
+    matrix, vector = number[:, ::1], number[::1]
+    return (matrix, vector, matrix, matrix, ONE, F64, F64, F64, ONE)
+
+
+def adam_signature(number):
+    matrix, vector = number[:, ::1], number[::1]
+    return (matrix, vector, matrix, matrix, *(vector,) * 4, ONE, F64, F64, F64, F64, ONE)
+
+
+@each_capability
+@each_type
+@pytest.mark.parametrize("tile", [Tile(), ONE_SAMPLE], ids=["batch", "one sample"])
+def test_the_gradient_stays_in_registers(tile, kind, capability, assemble):
+    """Stores to global memory: one for each weight of a thread and one for a bias; Adam two more of each."""
+    number, numba_type = TYPES[kind]
+    owned = tile.rows_each * tile.columns_each
+    shared = tile.shared_bytes(np.dtype(kind).itemsize) + 32 * np.dtype(kind).itemsize
+    for kernel, signature, arrays in (
+        (cuda_hebbian.hebbian_kernel, hebbian_signature, 1),
+        (cuda_hebbian.adam_kernel, adam_signature, 3),
+    ):
+        compiled = assemble(kernel("relu", number, tile), signature(numba_type), capability)
+        assert_in_registers(compiled)
+        assert compiled.count(r"\bst\.global") == arrays * (owned + 1)
+        assert compiled.count(r"\b(?:atom|red)\.global\S*add") == 1
+        assert compiled.count(r"\bshfl\.sync\.bfly\.b32") == 10 * (1 if kind == "float32" else 2)
+        assert compiled.shared == shared
+        # Two blocks an SM at the least: 65536 registers are all there are.
+        assert compiled.registers * tile.across * tile.down <= 65536 // 2
+
+
+@each_capability
+@each_type
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_relax_is_one_pass(activation, kind, capability, assemble):
+    """Four loads (activity, error, feedback, prediction) and four stores an element, all in registers."""
+    number, numba_type = TYPES[kind]
+    signature = (*(numba_type[::1],) * 6, F64, F64, F64)
+    kernel = cuda_local.relax_kernel(activation, number, compares=True, fires=True)
+    compiled = assemble(kernel, signature, capability)
+    assert_in_registers(compiled)
+    assert compiled.count(r"\bld\.global") == compiled.count(r"\bst\.global") == 4
+
+
+@each_type
+@pytest.mark.parametrize("output", ["softmax", "sigmoid", "identity"])
+def test_outputs(output, kind, assemble):
+    """Softmax, clamp and error in one kernel."""
+    number, numba_type = TYPES[kind]
+    signature = (*(numba_type[:, ::1],) * 5, F64)
+    assert_in_registers(assemble(cuda_local.output_kernel(output, number), signature, (8, 0)))
+
+
+@each_type
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_other_kernels_compile(activation, kind, assemble):
+    """All activations in the kernels that stage, fire and sum."""
+    number, numba_type = TYPES[kind]
+    vector = numba_type[::1]
+    assemble(cuda_local.rates_kernel(activation, number), (vector, vector), (8, 0))
+    assemble(cuda_local.squared_norm_kernel(activation, number), (vector, ONE), (8, 0))
+    assemble(cuda_local.compare_kernel(), (vector, vector, vector), (8, 0))
+    staged = cuda_hebbian.hebbian_kernel(activation, number, Tile())
+    assert_in_registers(assemble(staged, hebbian_signature(numba_type), (8, 0)))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_float32_kernels_do_not_compute_in_float64(activation, assemble):
+    """A bare literal would: consumer GPUs are 32 to 64 times slower there.
+
+    Constants arrive as float64 and are converted; no more than that.
+    """
+    vector = float32[::1]
+    kernel = cuda_local.relax_kernel(activation, np.float32, compares=True, fires=True)
+    compiled = assemble(kernel, (*(vector,) * 6, F64, F64, F64), (8, 0))
+    assert compiled.count(r"\b(?:add|sub|mul|fma|div|rcp|sqrt)\S*\.f64") == 0
+    # The step of MQ is one division, one addition and one addition in float64, once a thread.
+    learning = cuda_hebbian.hebbian_kernel(activation, np.float32, Tile())
+    assert assemble(learning, hebbian_signature(float32), (8, 0)).count(r"\b(?:mul|fma|sqrt)\S*\.f64") == 0
+
+
+@each_capability
+def test_bookkeeping_kernels_compile(capability, assemble):
+    """One thread each, in float64."""
+    assemble(cuda_hebbian.settle_kernel(), (ONE,) * 4 + (int64, F64, F64, F64, F64), capability)
+    assemble(cuda_hebbian.corrections_kernel(), (ONE, ONE, F64, F64), capability)
+    assemble(cuda_hebbian.fill_kernel(), (ONE, int64), capability)
