@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from pcsim.kernels import ActivationName, Array, OutputName, loops, products, re
 LEAKS: dict[ActivationName, float] = {"relu": 0.0, "leaky_relu": reference.LEAK, "identity": 1.0}
 BLOCK_BYTES = 2**21  # of a gradient that is used while it is hot; smaller blocks make BLAS repack too often
 WORTH_A_THREAD = 4_000_000  # multiplications of a product below which waking another thread costs too much
+
+
+Result = TypeVar("Result")
 
 
 class CpuKernels:
@@ -82,10 +86,14 @@ class CpuKernels:
         """W_lᵀ γ_{l+1} e_{l+1}, before the gate f'(ĥ_l)."""
         provider = self._choose("feedback", len(error_above), weight)
 
-        def part(first: int, last: int) -> None:
-            provider.feedback(error_above, weight, out, first, last)
+        def part(first: int, last: int) -> Array:
+            share = out if first == 0 else self._array(f"feedback {first}", out.shape, out.dtype)
+            provider.feedback(error_above, weight, share, first, last)
+            return share
 
-        self._share(part, weight.shape[1], len(error_above) * weight.size)
+        # Each thread sums over its own outputs; the sums are added in a fixed order.
+        for share in self._share(part, weight.shape[0], len(error_above) * weight.size)[1:]:
+            out += share
         if precision_above != 1:
             loops.scaled_copy(out.ravel(), precision_above, out.ravel())
 
@@ -249,13 +257,13 @@ class CpuKernels:
 
         return sum(self._share(part, rows, len(rates) * weight.size))
 
-    def _share(self, part: Callable[[int, int], float | None], size: int, work: int) -> list[float]:
+    def _share(self, part: Callable[[int, int], Result], size: int, work: int) -> list[Result]:
         """Run a part for each thread over equal ranges of `size`, or all of it on this thread."""
-        if self._pool is None or work < WORTH_A_THREAD:
-            return [part(0, size) or 0.0]
+        if self._pool is None or work < WORTH_A_THREAD or size < self.threads:
+            return [part(0, size)]
         bounds = [size * thread // self.threads for thread in range(self.threads + 1)]
         others = [self._pool.submit(part, first, last) for first, last in pairwise(bounds[1:])]
-        return [part(0, bounds[1]) or 0.0, *(other.result() or 0.0 for other in others)]
+        return [part(0, bounds[1]), *(other.result() for other in others)]
 
     def _rates(self, activation: ActivationName, activity: Array) -> Array:
         """Return f(ĥ); a scratch array that the next call overwrites."""

@@ -31,7 +31,7 @@ WORTH_A_TEST = 4_000_000
 
 
 class Provider(Protocol):
-    """Three products into given arrays, each for a range of neurons, so that threads can share one."""
+    """Three products into given arrays, each for a range, so that threads can share one."""
 
     name: str
 
@@ -40,7 +40,11 @@ class Provider(Protocol):
         ...
 
     def feedback(self, error: Array, weight: Array, out: Array, first: int, last: int) -> None:
-        """Columns first to last of out = error weight; (batch, m), (m, n) → (batch, n)."""
+        """Out = the share of error weight that outputs first to last have; (batch, m), (m, n) → (batch, n).
+
+        The sum is split, not the inputs: a slice of the weight's columns is a layout for which oneDNN has
+        only a reference loop, a thousand times slower.
+        """
         ...
 
     def hebbian(self, error: Array, rates: Array, out: Array, first: int, last: int) -> None:
@@ -60,7 +64,7 @@ class NumpyProvider:
 
     def feedback(self, error: Array, weight: Array, out: Array, first: int, last: int) -> None:
         """See `Provider`."""
-        np.matmul(error, weight[:, first:last], out=out[:, first:last])
+        np.matmul(error[:, first:last], weight[first:last], out=out)
 
     def hebbian(self, error: Array, rates: Array, out: Array, first: int, last: int) -> None:
         """See `Provider`."""
@@ -87,7 +91,7 @@ class TorchProvider:
     def feedback(self, error: Array, weight: Array, out: Array, first: int, last: int) -> None:
         """See `Provider`."""
         wrap = self._wrap
-        self._multiply(wrap(error), wrap(weight[:, first:last]), out=wrap(out[:, first:last]))
+        self._multiply(wrap(error[:, first:last]), wrap(weight[first:last]), out=wrap(out))
 
     def hebbian(self, error: Array, rates: Array, out: Array, first: int, last: int) -> None:
         """See `Provider`."""
@@ -130,7 +134,8 @@ class OneDnnProvider:
 
     def feedback(self, error: Array, weight: Array, out: Array, first: int, last: int) -> None:
         """See `Provider`."""
-        np.copyto(out[:, first:last], self._times(error, weight[:, first:last].T))
+        part = np.ascontiguousarray(error[:, first:last])
+        np.copyto(out, self._times(part, weight[first:last].T))
 
     def hebbian(self, error: Array, rates: Array, out: Array, first: int, last: int) -> None:
         """See `Provider`."""
@@ -269,7 +274,7 @@ def measure(
     bias = np.zeros(outputs, dtype)
     calls = {
         "predict": lambda one: one.predict(rates, weight, bias, np.empty_like(error), 0, outputs),
-        "feedback": lambda one: one.feedback(error, weight, np.empty_like(rates), 0, inputs),
+        "feedback": lambda one: one.feedback(error, weight, np.empty_like(rates), 0, outputs),
         "hebbian": lambda one: one.hebbian(error, rates, weight, 0, outputs),
     }
     fit = [one for one in providers if dtype == "float32" or not isinstance(one, OneDnnProvider)]

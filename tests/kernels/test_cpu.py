@@ -128,14 +128,16 @@ def test_providers(name, shape, tmp_path):
     rng = np.random.default_rng(3)
     rates, error = draw(rng, "float32", (batch, inputs), (batch, outputs))
     weight, bias = draw(rng, "float32", (outputs, inputs), (outputs,))
-    prediction, down = np.empty_like(error), np.empty_like(rates)
+    prediction, down = np.empty_like(error), np.zeros_like(rates)
     for bounds in ((0, outputs // 2), (outputs // 2, outputs)):
         one.predict(rates, weight, bias, prediction, *bounds)
         block = np.empty((bounds[1] - bounds[0], inputs), "float32")
         one.hebbian(error, rates, block, *bounds)
         close(block, (error.T @ rates)[slice(*bounds)], "float32")
-    for bounds in ((0, inputs // 3), (inputs // 3, inputs)):
-        one.feedback(error, weight, down, *bounds)
+    for bounds in ((0, outputs // 3), (outputs // 3, outputs)):
+        share = np.empty_like(rates)
+        one.feedback(error, weight, share, *bounds)
+        down += share
     close(prediction, rates @ weight.T + bias, "float32")
     close(down, error @ weight, "float32")
 
