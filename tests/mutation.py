@@ -24,7 +24,8 @@ KERNELS, LEARNING, NETWORK = "tests/kernels/test_reference.py", "tests/learning"
 PROGRAM, LOCALITY = "tests/schedule/test_program.py", "tests/schedule/test_locality.py"
 ENGINES, ENERGY = "tests/engine/test_engines.py", "tests/engine/test_energy.py"
 EVENT, GOLDEN = "tests/engine/test_event.py", "tests/engine/test_golden.py"
-ALL = (KERNELS, LEARNING, NETWORK, PROGRAM, LOCALITY, ENGINES, ENERGY, EVENT, GOLDEN)
+OWN = "tests/engine/test_own_orders.py"
+ALL = (KERNELS, LEARNING, NETWORK, PROGRAM, LOCALITY, ENGINES, ENERGY, EVENT, GOLDEN, OWN)
 SECONDS = 240
 
 
@@ -92,8 +93,8 @@ BUGS = [
     kernel("(activity > 0).astype", "(activity >= 0).astype"),
     kernel("activity_decay * 0.5 * float", "activity_decay * float"),
     kernel("_relative_entropy(target, activity) + _relative_entropy(1 - target, 1 - activity)", "_relative_entropy(target, activity)"),
-    rule("self.updates / (self.updates + 1)", "(self.updates - 1) / self.updates"),
-    rule("min(self.updates", "max(self.updates"),
+    rule("made / (made + 1)", "(made - 1) / made"),
+    rule("min(made", "max(made"),
     # the network
     network("precisions[layer + 1] if layer < depth - 1", "precisions[layer] if layer < depth - 1"),
     network('activation=activation if layer else "identity"', "activation=activation"),
@@ -101,9 +102,9 @@ BUGS = [
     of("network/connection.py", NETWORK)("np.sqrt(self.inputs)", "np.sqrt(self.outputs)"),
     # orders and programs
     order("reversed(ops.hidden)", "ops.hidden"),
-    order("            yield ops.compare(layer, t + 1)\n        yield from", "        yield from"),
+    order("            yield ops.compare(layer, iteration)\n        yield from", "        yield from"),
     order("for colour in (1, 0)", "for colour in (0, 1)"),
-    order("        yield from ops.settle(t + 1)\n        for layer in ops.hidden:", "        for layer in ops.hidden:"),
+    order("        yield from ops.settle(iteration)\n        for layer in ops.hidden:", "        for layer in ops.hidden:"),
     operation('"target inbox.prediction" if soft else "target"', '"target"'),
     operation("step = self.step_sizes[iteration - 1]", "step = self.step_sizes[0]"),
     operation("for layer in range(1, self.top + 1):", "for layer in range(1, self.top):"),
@@ -119,25 +120,29 @@ BUGS = [
     program("last[operation.iteration, place] = index", "last.setdefault((operation.iteration, place), index)"),
     program("batch * sum(operation.multiplications", "sum(operation.multiplications"),
     program("missing = {place for place in operation.reads - known if", "missing = {place for place in () if"),
-    freshness("if last is None or last[1] != self._look(operation):", "if last is None:"),
-    freshness("return all(self._writer.get(place) is last[0] for place in operation.writes)", "return True"),
+    freshness(" or last[1] != self._look(operation):", ":"),
+    of("schedule/freshness.py", OWN)("last[0].action is not operation.action", "False"),
+    of("schedule/freshness.py", OWN)("for place in operation.changes:\n            self._writer", "for place in operation.writes:\n            self._writer"),
+    freshness("return all(self._writer.get(place) is last[0] for place in operation.changes)", "return True"),
     locality("if place.layer != operation.layer:", "if False:"),
     locality('if place.name.startswith("inbox"):', "if False:"),
     locality("if _agree(operation, result, _perform(operation, layers, disturbed)):", "if True:"),
     locality("and not _same(result[0][place], base[place]):", "and False:"),
     # engines and time
     event("start = max(now, self._link_free.get(link, now))", "start = now"),
-    event("payload = payload.copy()", "payload = payload.view()"),
+    event("(self._batch, width)).copy()", "(self._batch, width)).view()"),
     event("self._busy[layer] = True", "self._busy[layer] = False"),
     event("operation.target, operation.iteration, payload)", "operation.target, 0, payload)"),
     event("operation.multiplications * self._batch", "operation.multiplications"),
-    event("max(message.source, message.target)", "message.source"),
+    event("sizes[max(link)]", "sizes[link[0]]"),
     event("self.totals.simulated_time += now", "self.totals.simulated_time = now"),
     process("self._arrived[door].popleft()", "self._arrived[door].pop()"),
     process("door: sent[door] for door in doors", "door: 1 for door in doors"),
     process("if not self._freshness.is_stale(operation):", "if True:"),
     fast("if payload is not inbox:", "if False:"),
-    fast("below.inbox[MessageKind.ERROR] = np.zeros_like(above.error)", "below.inbox[MessageKind.ERROR] = above.error"),
+    fast("np.zeros_like(above.error)", "above.error"),
+    of("engine/fast.py", OWN)("        set_targets(self.layers, inputs, targets)\n        self._connect()", "        set_targets(self.layers, inputs, targets)"),
+    process("self._waits[layer] = self._news[layer] = False", "self._waits[layer] = False"),
     observer("self.squared_error[row, same] = self.squared_error[row - 1, same]", "pass"),
     observer("        self._step = step\n", ""),
     observer("self._known[:] = False", "pass"),

@@ -71,6 +71,11 @@ class Experiment:
                 type(number) is int and number >= least, name, number, f"a whole number from {least}"
             )
 
+    @property
+    def training_steps(self) -> int:
+        """Mini-batches of the whole run; a last short one of each epoch is dropped."""
+        return len(self.dataset.train_inputs) // self.batch * self.epochs
+
     @classmethod
     def from_model(cls, model: ModelConfig) -> Experiment:
         """Build what a model file describes: loads the data set, draws the initial weights.

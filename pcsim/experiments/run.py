@@ -18,6 +18,7 @@ from pcsim.experiments.experiment import Experiment
 from pcsim.kernels import Kernels
 from pcsim.kernels.backends import make_kernels
 from pcsim.network.layer import Layer
+from pcsim.schedule import locality
 from pcsim.schedule.program import Program, Reaction
 from pcsim.tracing.recorder import Recorder
 from pcsim.tracing.writer import TraceWriter
@@ -176,30 +177,16 @@ def _run(
     writer: TraceWriter | None,
     progress: Progress | None,
 ) -> RunSummary:
-    network, top = experiment.network, experiment.network.top
+    network = experiment.network
     units = network.layers(experiment.batch, experiment.rule, kernels)
     if isinstance(plan, Program) and callable(experiment.schedule.order):
-        plan.check_locality(units)  # a user's own order; ours are proven in the tests
-    statistics = Statistics(plan.iterations, top)
-    observers: list[Observer] = [statistics]
-    recorder = None
-    steps = len(experiment.dataset.train_inputs) // experiment.batch * experiment.epochs
-    if writer is not None:
-        recorder = Recorder(
-            writer,
-            network,
-            units,
-            statistics,
-            plan.iterations,
-            experiment.probes,
-            experiment.record_every,
-            steps,
-            names=[one.name for one in plan.operations] if isinstance(plan, Program) else (),
-        )
-        observers.append(recorder)
+        plan.check_locality(units if locality.is_small(network) else None)  # ours are proven in the tests
+    statistics = Statistics(plan.iterations, network.top)
+    recorder = None if writer is None else _recorder(experiment, plan, writer, units, statistics)
+    observers: list[Observer] = [statistics] if recorder is None else [statistics, recorder]
     engine, totals = _engine(engine_name, experiment, plan, observers, units)
     if progress is not None:
-        progress.begin(f"{experiment.name} {experiment.schedule.name}", steps)
+        progress.begin(f"{experiment.name} {experiment.schedule.name}", experiment.training_steps)
 
     def after_step(step: int) -> None:
         if recorder is not None and experiment.events and isinstance(engine, EventEngine):
@@ -233,11 +220,32 @@ def _run(
     return _summary(experiment, engine_name, epochs[-1] if epochs else None, totals, writer)
 
 
+def _recorder(
+    experiment: Experiment,
+    plan: Program | Reaction,
+    writer: TraceWriter,
+    units: Sequence[Layer],
+    statistics: Statistics,
+) -> Recorder:
+    """Return what writes the trace."""
+    return Recorder(
+        writer,
+        experiment.network,
+        units,
+        statistics,
+        plan.iterations,
+        experiment.probes,
+        experiment.record_every,
+        experiment.training_steps,
+        names=[one.name for one in plan.operations] if isinstance(plan, Program) else (),
+    )
+
+
 def _engine(
     name: EngineName,
     experiment: Experiment,
     plan: Program | Reaction,
-    observers: list[Observer],
+    observers: Sequence[Observer],
     units: Sequence[Layer],
 ) -> tuple[Engine, Callable[[int], Totals]]:
     """Return the engine and what tells its totals after so many training steps."""

@@ -39,6 +39,7 @@ class CpuKernels:
     def __init__(self, threads: int = 1, choices: products.Choices | None = None) -> None:
         self.threads = threads
         self.choices = choices or products.Choices()
+        self._chosen: dict[tuple[str, int, tuple[int, ...], str], products.Provider] = {}
         self._scratch: dict[tuple[str, tuple[int, ...], str], Array] = {}
         products.one_thread_a_library()
         self._pool = (
@@ -284,5 +285,8 @@ class CpuKernels:
 
     def _choose(self, product: str, batch: int, weight: Array) -> products.Provider:
         """Return the fastest provider of a product of this shape, measured at the first call ever."""
-        outputs, inputs = weight.shape
-        return self.choices.best(product, batch, inputs, outputs, weight.dtype.name)
+        key = product, batch, weight.shape, weight.dtype.char
+        if key not in self._chosen:
+            outputs, inputs = weight.shape
+            self._chosen[key] = self.choices.best(product, batch, inputs, outputs, weight.dtype.name)
+        return self._chosen[key]

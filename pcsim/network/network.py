@@ -74,11 +74,7 @@ class Network:
             raise ConfigurationError(f"proximal_step = {proximal_step}: expected a value above 0")
         precisions = _per_layer("precision", precision, 1.0, depth)
         decays = _per_layer("activity_decay", activity_decay, 0.0, depth)
-        if decays[0] or decays[-1] or precisions[0] != 1:
-            raise ConfigurationError(
-                "activity_decay of the input or output, or precision of the input: "
-                "expected 0, 0 and 1, since these layers are clamped"
-            )
+        _check_clamped(precisions, decays)
         traits = tuple(
             LayerTraits(
                 index=layer,
@@ -153,6 +149,15 @@ def _check_sizes(sizes: Sequence[int]) -> None:
 def _check_name(what: str, given: str, known: tuple[str, ...]) -> None:
     if given not in known:
         raise ConfigurationError(f"{what} = '{given}': {nearest(given, known)}")
+
+
+def _check_clamped(precisions: list[float], decays: list[float]) -> None:
+    """Refuse constants that would have no effect: the input and the output are clamped."""
+    if decays[0] or decays[-1] or precisions[0] != 1:
+        raise ConfigurationError(
+            "activity_decay of the input or output, or precision of the input: "
+            "expected 0, 0 and 1, since these layers are clamped"
+        )
 
 
 def _per_layer(what: str, given: Sequence[float] | None, default: float, depth: int) -> list[float]:

@@ -42,12 +42,16 @@ class _HebbianStandIn:
         return {}
 
 
+def is_small(network: Network) -> bool:
+    """Return whether a network is small enough to be rehearsed as it is, again and again."""
+    return sum(connection.parameters for connection in network.connections) <= SMALL
+
+
 def stand_ins(network: Network) -> tuple[Layer, ...]:
     """Return units of a network alike, but with two or three neurons a layer if it is large."""
-    parameters = sum(connection.parameters for connection in network.connections)
     narrow = [2 + layer % 2 for layer in range(len(network.sizes))]
     small = Network.dense(
-        network.sizes if parameters <= SMALL else narrow,
+        network.sizes if is_small(network) else narrow,
         activation=network.traits[1].activation,
         output=network.traits[-1].output or "identity",
         proximal_step=100.0 if network.soft_clamp else float("inf"),
