@@ -98,18 +98,17 @@ def show_timeline(timeline: Sequence[Event], totals: Totals, limit: int) -> None
     for heading in ("start", "end", "layer"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("does or sends", no_wrap=True)
-    for heading in ("iteration", "multipli-\ncations", "values", "non-zero"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("iteration", justify="right", no_wrap=True)
+    table.add_column("how much", no_wrap=True)
     for event in timeline[: limit or None]:
         message = event.kind == "message"
         table.add_row(
-            f"{event.start:.6g}",
-            f"{event.end:.6g}",
+            f"{event.start:.4g}",
+            f"{event.end:.4g}",
             str(event.layer),
             f"→ {event.target} {event.name}" if message else event.name,
             str(event.iteration),
-            f"{event.multiplications:,}" if event.multiplications else "",
-            *(f"{n:,}" if message else "" for n in (event.values, event.nonzero_values)),
+            _amount(event),
             style="cyan" if message else None,
         )
     console = Console()
@@ -123,6 +122,14 @@ def show_timeline(timeline: Sequence[Event], totals: Totals, limit: int) -> None
         f"non-zero, {totals.bytes:,} bytes\nsimulated time {totals.simulated_time:,.6g}",
         highlight=False,
     )
+
+
+def _amount(event: Event) -> str:
+    """Say how much an operation computes or a message carries."""
+    if event.kind == "message":
+        zeros = event.values - event.nonzero_values
+        return f"{event.values:,} values" + (f", {zeros:,} of them 0" if zeros else "")
+    return f"{event.multiplications:,} multiplications" if event.multiplications else ""
 
 
 def show_trace(trace: TraceReader) -> None:
