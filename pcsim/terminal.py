@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -94,7 +95,9 @@ def show_runs(runs: Sequence[RunSummary]) -> None:
 
 def show_timeline(timeline: Sequence[Event], totals: Totals, limit: int) -> None:
     """Print the first events of a mini-batch, and the totals of all."""
-    table = _table("Timeline of one mini-batch")
+    last = max((event.end for event in timeline), default=0.0)
+    power = 3 * math.floor(math.log10(last) / 3) if last and not 1 <= last < 1e6 else 0
+    table = _table("Timeline of one mini-batch" + (f", times in units of 1e{power}" if power else ""))
     for heading in ("start", "end", "layer"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("does or sends", no_wrap=True)
@@ -103,8 +106,8 @@ def show_timeline(timeline: Sequence[Event], totals: Totals, limit: int) -> None
     for event in timeline[: limit or None]:
         message = event.kind == "message"
         table.add_row(
-            f"{event.start:.4g}",
-            f"{event.end:.4g}",
+            f"{event.start / 10.0**power:.5g}",
+            f"{event.end / 10.0**power:.5g}",
             str(event.layer),
             f"→ {event.target} {event.name}" if message else event.name,
             str(event.iteration),
@@ -128,7 +131,7 @@ def _amount(event: Event) -> str:
     """Say how much an operation computes or a message carries."""
     if event.kind == "message":
         zeros = event.values - event.nonzero_values
-        return f"{event.values:,} values" + (f", {zeros:,} of them 0" if zeros else "")
+        return f"{event.values:,} values" + (f", {zeros:,} zero" if zeros else "")
     return f"{event.multiplications:,} multiplications" if event.multiplications else ""
 
 
