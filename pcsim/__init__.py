@@ -14,15 +14,17 @@ if TYPE_CHECKING:
     from pcsim.engine.event import Event, EventEngine, Totals
     from pcsim.engine.fast import FastEngine
     from pcsim.engine.observer import Observer, Statistics
-    from pcsim.errors import PcsimError
+    from pcsim.errors import LocalityError, NonFiniteError, PcsimError, ProgramError
     from pcsim.experiments.experiment import Experiment
     from pcsim.experiments.run import RunSummary, run
     from pcsim.experiments.verify import verify
     from pcsim.hardware.clock import Hardware, Links, unit
     from pcsim.kernels.backends import make_kernels
     from pcsim.learning import MQ, NLMS, SGD, Adam
+    from pcsim.network.layer import MessageKind
     from pcsim.network.network import Network
     from pcsim.schedule.operation import Operation, Operations, Place
+    from pcsim.schedule.orders import Reactive
     from pcsim.schedule.program import Program, Schedule
     from pcsim.tracing.reader import open_trace
     from pcsim.tracing.recorder import Probe
@@ -33,14 +35,16 @@ _HOMES = {
     "pcsim.engine.event": ("Event", "EventEngine", "Totals"),
     "pcsim.engine.fast": ("FastEngine",),
     "pcsim.engine.observer": ("Observer", "Statistics"),
-    "pcsim.errors": ("PcsimError",),
+    "pcsim.errors": ("LocalityError", "NonFiniteError", "PcsimError", "ProgramError"),
     "pcsim.experiments.experiment": ("Experiment",),
     "pcsim.experiments.run": ("RunSummary", "run"),
     "pcsim.experiments.verify": ("verify",),
     "pcsim.hardware.clock": ("Hardware", "Links", "unit"),
     "pcsim.kernels.backends": ("make_kernels",),
     "pcsim.learning": ("MQ", "NLMS", "SGD", "Adam"),
+    "pcsim.network.layer": ("MessageKind",),
     "pcsim.network.network": ("Network",),
+    "pcsim.schedule.orders": ("Reactive",),
     "pcsim.schedule.operation": ("Operation", "Operations", "Place"),
     "pcsim.schedule.program": ("Program", "Schedule"),
     "pcsim.tracing.reader": ("open_trace",),
@@ -61,8 +65,11 @@ __all__ = [
     "FastEngine",
     "Hardware",
     "Links",
+    "LocalityError",
+    "MessageKind",
     "ModelConfig",
     "Network",
+    "NonFiniteError",
     "Observer",
     "Operation",
     "Operations",
@@ -70,6 +77,8 @@ __all__ = [
     "Place",
     "Probe",
     "Program",
+    "ProgramError",
+    "Reactive",
     "RunSummary",
     "Schedule",
     "Statistics",

@@ -179,7 +179,7 @@ def _run(
 ) -> RunSummary:
     network = experiment.network
     units = network.layers(experiment.batch, experiment.rule, kernels)
-    if isinstance(plan, Program) and callable(experiment.schedule.order):
+    if isinstance(plan, Program) and experiment.schedule.own:
         plan.check_locality(units if locality.is_small(network) else None)  # ours are proven in the tests
     statistics = Statistics(plan.iterations, network.top)
     recorder = None if writer is None else _recorder(experiment, plan, writer, units, statistics)

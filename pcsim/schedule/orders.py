@@ -7,12 +7,24 @@ changed, and a message that would be replaced before anybody reads it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import count
 
 from pcsim.schedule.operation import Operation, Operations
 
 Order = Callable[[Operations], Iterator[Operation]]
 ReactiveOrder = Callable[[Operations, int], Iterator[Operation | None]]
+
+
+@dataclass(frozen=True)
+class Reactive:
+    """An order without a list: each layer acts when messages arrive. Only the event engine can run it.
+
+    Attributes:
+        react: yields one layer's operations, None to wait for a message; see `asynchronous`.
+    """
+
+    react: ReactiveOrder
 
 
 def simultaneous(ops: Operations) -> Iterator[Operation]:
@@ -101,11 +113,11 @@ def asynchronous(ops: Operations, layer: int) -> Iterator[Operation | None]:
         yield from (ops.compare(layer, len(ops.iterations)), None)
 
 
-STATIC_ORDERS: dict[str, Order] = {
+ORDERS: dict[str, Order | Reactive] = {
     "simultaneous": simultaneous,
     "sequential": sequential,
     "bottom-up": bottom_up,
     "red-black": red_black,
     "incremental": incremental,
+    "asynchronous": Reactive(asynchronous),
 }
-REACTIVE_ORDERS: dict[str, ReactiveOrder] = {"asynchronous": asynchronous}

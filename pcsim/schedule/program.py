@@ -15,7 +15,7 @@ from pcsim.network.network import Network
 from pcsim.schedule import locality
 from pcsim.schedule.freshness import Freshness
 from pcsim.schedule.operation import Operation, Operations, Place
-from pcsim.schedule.orders import REACTIVE_ORDERS, STATIC_ORDERS, Order, ReactiveOrder
+from pcsim.schedule.orders import ORDERS, Order, Reactive, ReactiveOrder
 
 LASTING = frozenset({"weight", "bias", "learner", "target"})  # in place before a mini-batch begins
 
@@ -25,7 +25,8 @@ class Schedule:
     """Which order, how many iterations, how far each goes.
 
     Attributes:
-        order: the name of an order, or a function that writes one (see `pcsim.schedule.orders`).
+        order: the name of an order, a function that writes one (see `pcsim.schedule.orders`), or
+            `Reactive` with a function that says what one layer does when messages arrive.
         iterations: T, inference iterations a mini-batch.
         step_size: ε of the activity updates.
         step_decay: "harmonic", k = ε/(1 + t), or "none", k = ε.
@@ -34,14 +35,13 @@ class Schedule:
         ConfigurationError: an unknown order, T below 0, a step size that is not above 0.
     """
 
-    order: str | Order = "sequential"
+    order: str | Order | Reactive = "sequential"
     iterations: int = 3
     step_size: float = 0.05
     step_decay: Literal["harmonic", "none"] = "harmonic"
 
     def __post_init__(self) -> None:
-        known = {**STATIC_ORDERS, **REACTIVE_ORDERS}
-        if not isinstance(self.order, str) and not callable(self.order):
+        if not isinstance(self.order, str | Reactive) and not callable(self.order):
             raise ConfigurationError(
                 f"schedule.order = {self.order!r}: expected a name or a function that yields operations"
             )
@@ -50,8 +50,8 @@ class Schedule:
                 f"schedule.iterations = {self.iterations!r}, step_size = {self.step_size!r}: "
                 "expected a whole number and a number"
             )
-        if isinstance(self.order, str) and self.order not in known:
-            raise ConfigurationError(f"schedule.order = '{self.order}': {nearest(self.order, known)}")
+        if isinstance(self.order, str) and self.order not in ORDERS:
+            raise ConfigurationError(f"schedule.order = '{self.order}': {nearest(self.order, ORDERS)}")
         if self.iterations < 0:
             raise ConfigurationError(f"schedule.iterations = {self.iterations}: expected 0 or more")
         if not 0 < self.step_size < float("inf"):
@@ -64,14 +64,20 @@ class Schedule:
     @property
     def name(self) -> str:
         """The order's name."""
-        return (
-            self.order if isinstance(self.order, str) else getattr(self.order, "__name__", repr(self.order))
-        )
+        if isinstance(self.order, str):
+            return self.order
+        function = self.order.react if isinstance(self.order, Reactive) else self.order
+        return getattr(function, "__name__", repr(function))
 
     @property
-    def reacts(self) -> bool:
-        """Whether the order depends on the arrival of messages, so that only the event engine can walk it."""
-        return self.order in REACTIVE_ORDERS
+    def own(self) -> bool:
+        """Whether the order is a user's own."""
+        return not isinstance(self.order, str)
+
+    @property
+    def written(self) -> Order | Reactive:
+        """The order itself."""
+        return ORDERS[self.order] if isinstance(self.order, str) else self.order
 
     def operations(self, network: Network) -> Operations:
         """Return the vocabulary for a network, with this schedule's step sizes."""
@@ -81,8 +87,9 @@ class Schedule:
 
     def plan(self, network: Network) -> Program | Reaction:
         """Write the order out for a network if it is a fixed list; else say how each layer reacts."""
-        if isinstance(self.order, str) and self.order in REACTIVE_ORDERS:
-            return Reaction(network, self.operations(network), REACTIVE_ORDERS[self.order])
+        order = self.written
+        if isinstance(order, Reactive):
+            return Reaction(network, self.operations(network), order.react)
         return Program.build(network, self)
 
 
@@ -145,12 +152,12 @@ class Program:
             ConfigurationError: the order depends on when messages arrive (asynchronous).
             ProgramError: an operation reads what nothing has written or sent before.
         """
-        if schedule.reacts:
+        order = schedule.written
+        if isinstance(order, Reactive):
             raise ConfigurationError(
                 f"order '{schedule.name}' depends on when messages arrive and has no fixed list: "
                 "use the event engine (--engine event)"
             )
-        order = STATIC_ORDERS[schedule.order] if isinstance(schedule.order, str) else schedule.order
         listed = [_sized(operation, network, schedule) for operation in order(schedule.operations(network))]
         _check_sources(listed)
         needed = without_unread_messages(without_repetition(listed))

@@ -241,3 +241,27 @@ def test_schedules_want_numbers(iterations, step_size):
     """Half an iteration, or a text, is no T."""
     with pytest.raises(ConfigurationError, match="expected a whole number and a number"):
         pcsim.Schedule("sequential", iterations, step_size)
+
+
+def test_own_reactive_order(network, data):
+    """An asynchronous order of one's own: here every layer relaxes once, as soon as an error reaches it."""
+
+    def once(ops, layer):
+        if layer == 0:
+            yield from (ops.clamp(0), ops.predict(0))
+            return
+        yield None
+        if layer == ops.top:
+            yield from (ops.clamp(layer), ops.compare(layer))
+            return
+        yield from (ops.initialise(layer), ops.predict(layer), None)
+        yield from (ops.compare(layer).silent(), ops.relax(layer, 1), ops.compare(layer, 1))
+
+    schedule = pcsim.Schedule(pcsim.Reactive(once), iterations=1)
+    assert schedule.name == "once"
+    engine = pcsim.EventEngine(schedule.plan(network), network.layers(5, pcsim.SGD(0.1)), pcsim.unit(), 5)
+    engine.step(*data)
+    relaxed = [event.layer for event in engine.timeline if event.name == "relax"]
+    assert relaxed == [2, 1]
+    with pytest.raises(ConfigurationError, match="order 'once' depends on when messages arrive"):
+        pcsim.Program.build(network, schedule)

@@ -12,8 +12,8 @@ from strategies import HARD, ORDERS, Case, run
 
 from pcsim.errors import ConfigurationError, ProgramError
 from pcsim.network.network import Network
+from pcsim.schedule import orders as written
 from pcsim.schedule.operation import Operation, Place
-from pcsim.schedule.orders import STATIC_ORDERS
 from pcsim.schedule.program import Program, Reaction, Schedule
 
 EQUAL_WORK = [order for order in ORDERS if order != "incremental"]
@@ -151,7 +151,7 @@ def test_every_reader_sees_what_it_would_see_without_pruning(order):
     """
     case = Case(sizes=(3, 4, 2, 5, 2), order=order, steps=2)
     network = case.network()
-    whole = tuple(STATIC_ORDERS[order](case.schedule().operations(network)))
+    whole = tuple(written.ORDERS[order](case.schedule().operations(network)))
     pruned = Program.build(network, case.schedule())
     assert len(whole) > len(pruned.operations)
     naive = replace(pruned, operations=whole)
@@ -190,7 +190,7 @@ def test_doing_again_what_somebody_else_has_undone_is_no_repetition():
 @pytest.mark.parametrize("name", ORDERS)
 def test_repetition_is_free(name, clamp):
     """An order may repeat itself freely: the program is the very same."""
-    naive = build(repeated(STATIC_ORDERS[name]), 3, proximal_step=clamp)
+    naive = build(repeated(written.ORDERS[name]), 3, proximal_step=clamp)
     assert naive.operations == build(name, 3, proximal_step=clamp).operations
 
 
