@@ -122,7 +122,7 @@ BUGS = [
     program("missing = {place for place in operation.reads - known if", "missing = {place for place in () if"),
     freshness(" or last[1] != self._look(operation):", ":"),
     of("schedule/freshness.py", OWN)("last[0].action is not operation.action", "False"),
-    of("schedule/freshness.py", OWN)("for place in operation.changes:\n            self._writer", "for place in operation.writes:\n            self._writer"),
+    of("schedule/freshness.py", PROGRAM, OWN)("for place in operation.changes:\n            self._writer", "for place in operation.writes:\n            self._writer"),
     freshness("return all(self._writer.get(place) is last[0] for place in operation.changes)", "return True"),
     locality("if place.layer != operation.layer:", "if False:"),
     locality('if place.name.startswith("inbox"):', "if False:"),

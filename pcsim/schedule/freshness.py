@@ -20,12 +20,14 @@ class Freshness:
     def __init__(self) -> None:
         self._versions: Counter[Place] = Counter()
         self._writer: dict[Place, Operation] = {}
-        self._seen: dict[tuple[str, int, object], tuple[Operation, Versions]] = {}
+        self._seen: dict[tuple[str, int], tuple[Operation, Versions]] = {}
 
     def is_stale(self, operation: Operation) -> bool:
         """Return whether the operation would only repeat what it did last time."""
         last = self._seen.get(self._key(operation))
         if last is None or last[0].action is not operation.action or last[1] != self._look(operation):
+            return False
+        if operation.sends not in (None, last[0].sends):  # it is up to date, but has told nobody
             return False
         return all(self._writer.get(place) is last[0] for place in operation.changes)
 
@@ -45,5 +47,5 @@ class Freshness:
         return tuple((place, self._versions[place]) for place in sorted(operation.reads))
 
     @staticmethod
-    def _key(operation: Operation) -> tuple[str, int, object]:
-        return operation.name, operation.layer, operation.sends
+    def _key(operation: Operation) -> tuple[str, int]:
+        return operation.name, operation.layer

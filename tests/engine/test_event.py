@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from dataclasses import replace
 from itertools import pairwise
@@ -387,6 +388,19 @@ def test_asynchronous_layers_do_not_repeat_themselves():
     engine = simulated(ASYNCHRONOUS.network(), replace(ASYNCHRONOUS, iterations=0).schedule(), unit())
     assert engine.totals.messages == 2 * ASYNCHRONOUS.top
     assert sum(e.name == "compare" for e in engine.timeline) == ASYNCHRONOUS.top
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_asynchronous_comparisons_have_a_reason(seed):
+    """A hidden layer compares only if it has moved, or a prediction has come, since it last did."""
+    engine = simulated(ASYNCHRONOUS.network(), ASYNCHRONOUS.schedule(), unit(Links(jitter=3.0, seed=seed)))
+    for layer in range(1, ASYNCHRONOUS.top):
+        acts = [e for e in engine.timeline if e.kind == "operation" and e.layer == layer]
+        moved = [e.start for e in acts if e.name in ("initialise", "relax")]
+        told = [e.end for e in engine.timeline if e.name == "prediction" and e.target == layer]
+        compared = [e.start for e in acts if e.name == "compare"]
+        for before, now in itertools.pairwise(compared):
+            assert any(before < time <= now for time in [*moved, *told]), (layer, before, now)
 
 
 def test_payloads_cannot_be_changed_on_the_way():
