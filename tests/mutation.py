@@ -137,7 +137,7 @@ BUGS = [
     event("sizes[max(link)]", "sizes[link[0]]"),
     event("self.totals.simulated_time += now", "self.totals.simulated_time = now"),
     process("self._arrived[door].popleft()", "self._arrived[door].pop()"),
-    process("door: sent[door] for door in doors", "door: 1 for door in doors"),
+    process("(door, sent[door]) for door in doors", "(door, 1) for door in doors"),
     process("if not self._freshness.is_stale(operation):", "if True:"),
     fast("if payload is not inbox:", "if False:"),
     fast("np.zeros_like(above.error)", "above.error"),

@@ -12,7 +12,7 @@ import numpy as np
 
 from pcsim.engine.checks import checked_payload, set_targets
 from pcsim.engine.observer import Observer
-from pcsim.engine.process import InOrder, Process, Reacting
+from pcsim.engine.process import InOrder, Process, Reacting, write_agendas
 from pcsim.errors import ProgramError, ShapeError
 from pcsim.hardware.clock import Hardware
 from pcsim.kernels import Array
@@ -120,6 +120,8 @@ class EventEngine:
         self._itemsize = plan.network.dtype.itemsize
         self._observers = tuple(observers)
         self._watched = _watched(plan)
+        listed = plan.operations if isinstance(plan, Program) else plan.operations.learning_phase()
+        self._agendas = write_agendas(listed)
         self._random = np.random.default_rng(hardware.links.seed)
         self._step = 0
         self.timeline: list[Event] = []
@@ -161,10 +163,10 @@ class EventEngine:
     def _phases(self) -> Iterator[Process]:
         """Yield who decides what layers do, one phase after the other."""
         if isinstance(self._plan, Program):
-            yield InOrder(self._plan.operations, self._units)
+            yield InOrder(self._agendas, self._units)
         else:
             yield Reacting(self._plan.order, self._plan.operations, self._units)
-            yield InOrder(self._plan.operations.learning_phase(), self._units)
+            yield InOrder(self._agendas, self._units)
 
     def _until_rest(self, process: Process, now: float) -> float:
         """Run until nobody acts and nothing is under way; return the time of the last event."""

@@ -7,7 +7,7 @@ message. It also decides when a message that has arrived is put into the inbox.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from pcsim.network.layer import Layer, MessageKind
@@ -17,6 +17,7 @@ from pcsim.schedule.operation import Operation, Operations, Place
 from pcsim.schedule.orders import ReactiveOrder
 
 Door = tuple[int, MessageKind]  # a layer and the kind of message that comes in there
+Agendas = Mapping[int, Sequence[tuple[Operation, tuple[tuple[Door, int], ...]]]]  # by layer
 
 
 class Process(Protocol):
@@ -37,42 +38,54 @@ def deliver(message: Message, units: Sequence[Layer] | None) -> None:
         units[message.target].inbox[message.kind] = message.payload
 
 
-class InOrder:
-    """Every layer works through its own part of a fixed list, waiting for the messages that it names.
+def write_agendas(operations: Iterable[Operation]) -> Agendas:
+    """Split a list among its layers; note for each operation which messages must have come by then.
 
-    An operation must find the very messages that it would find if the list ran from top to bottom:
-    a message that comes early waits at the door until the ones before it have served. So the numbers do
+    It must find the very messages that it would find if the list ran from top to bottom: the number is
+    how many of that kind have been sent to the layer before it in the list.
+    """
+    agendas: dict[int, list[tuple[Operation, tuple[tuple[Door, int], ...]]]] = defaultdict(list)
+    sent: dict[Door, int] = defaultdict(int)
+    for operation in operations:
+        doors = [(operation.layer, kind) for kind in MessageKind]
+        needed = tuple(
+            (door, sent[door]) for door in doors if sent[door] and Place.inbox(*door) in operation.reads
+        )
+        agendas[operation.layer].append((operation, needed))
+        if operation.sends is not None:
+            sent[operation.target, operation.sends] += 1
+    return {layer: tuple(agenda) for layer, agenda in agendas.items()}
+
+
+class InOrder:
+    """Every layer works through its own part of a fixed list, waiting for the messages that it needs.
+
+    A message that comes early waits at the door until the ones before it have served. So the numbers do
     not depend on how long anything takes.
     """
 
-    def __init__(self, operations: Iterable[Operation], units: Sequence[Layer] | None) -> None:
+    def __init__(self, agendas: Agendas, units: Sequence[Layer] | None) -> None:
         self._units = units
-        self._agenda: dict[int, deque[tuple[Operation, dict[Door, int]]]] = defaultdict(deque)
+        self._agendas = agendas
+        self._done: dict[int, int] = dict.fromkeys(agendas, 0)
         self._arrived: dict[Door, deque[Message]] = defaultdict(deque)
         self._delivered: dict[Door, int] = defaultdict(int)
-        sent: dict[Door, int] = defaultdict(int)
-        for operation in operations:
-            doors = [(operation.layer, kind) for kind in MessageKind]
-            read = {
-                door: sent[door] for door in doors if sent[door] and Place.inbox(*door) in operation.reads
-            }
-            self._agenda[operation.layer].append((operation, read))
-            if operation.sends is not None:
-                sent[operation.target, operation.sends] += 1
 
     def next_operation(self, layer: int) -> Operation | None:
         """Return the layer's next operation if its messages are there."""
-        agenda = self._agenda[layer]
-        if not agenda:
+        agenda = self._agendas.get(layer, ())
+        done = self._done.get(layer, 0)
+        if done == len(agenda):
             return None
-        operation, needed = agenda[0]
-        if any(self._delivered[door] + len(self._arrived[door]) < n for door, n in needed.items()):
-            return None
-        for door, n in needed.items():
-            while self._delivered[door] < n:
+        operation, needed = agenda[done]
+        for door, number in needed:
+            if self._delivered[door] + len(self._arrived[door]) < number:
+                return None
+        for door, number in needed:
+            while self._delivered[door] < number:
                 deliver(self._arrived[door].popleft(), self._units)
                 self._delivered[door] += 1
-        agenda.popleft()
+        self._done[layer] = done + 1
         return operation
 
     def receive(self, message: Message) -> None:
