@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy.typing as npt
 
 from pcsim.errors import NonFiniteError
 from pcsim.network.layer import Layer
-from pcsim.schedule.operation import Operation, Place
+from pcsim.schedule.operation import Operation
 
 Statistic = npt.NDArray[np.float64]
 
@@ -61,7 +62,7 @@ class Statistics:
     def observe(self, operation: Operation, unit: Layer) -> None:
         """Note the energy of a layer that has formed its error."""
         self._units[operation.layer] = unit
-        if Place(operation.layer, "error") not in operation.writes:
+        if not operation.forms_error:
             return
         cell = operation.iteration, operation.layer - 1
         squared_error = unit.squared_error()
@@ -71,6 +72,8 @@ class Statistics:
 
     def end_step(self) -> None:
         """Fill in what did not change."""
+        if self._known.all():
+            return
         for row in range(1, len(self._known)):
             same = ~self._known[row]
             self.squared_error[row, same] = self.squared_error[row - 1, same]
@@ -87,5 +90,5 @@ class Statistics:
             iteration, column = np.argwhere(~finite)[0]
             raise NonFiniteError("free energy", self._step, int(column) + 1, int(iteration))
         for unit in self._units.values():
-            if not np.isfinite(unit.update_magnitude):
+            if not math.isfinite(unit.update_magnitude):
                 raise NonFiniteError("weight update", self._step, unit.traits.index, len(finite) - 1)

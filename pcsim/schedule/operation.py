@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from pcsim.errors import ProgramError
 from pcsim.kernels import Array
@@ -61,6 +62,11 @@ class Operation:
     def target(self) -> int:
         """The layer that receives what this operation sends."""
         return self.layer + 1 if self.sends is MessageKind.PREDICTION else self.layer - 1
+
+    @cached_property
+    def forms_error(self) -> bool:
+        """Whether it leaves a new error at its layer."""
+        return Place(self.layer, "error") in self.writes
 
     @property
     def delivers(self) -> frozenset[Place]:
