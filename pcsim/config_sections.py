@@ -98,7 +98,7 @@ class ScheduleConfig(Section):
     order: Literal["simultaneous", "sequential", "bottom-up", "red-black", "incremental", "asynchronous"] = (
         Field(default="sequential", description="the order in which layers relax within an iteration")
     )
-    iterations: int = Field(default=3, ge=0, description="T, inference iterations a mini-batch")
+    iterations: int = Field(default=3, ge=0, le=100_000, description="T, inference iterations a mini-batch")
     step_size: Positive = Field(default=0.05, description="epsilon, step of the activity updates")
     step_decay: Literal["harmonic", "none"] = Field(
         default="harmonic",
