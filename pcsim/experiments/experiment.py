@@ -76,6 +76,24 @@ class Experiment:
         """Mini-batches of the whole run; a last short one of each epoch is dropped."""
         return len(self.dataset.train_inputs) // self.batch * self.epochs
 
+    def describe(self) -> dict[str, Any]:
+        """Return everything that decides the numbers, fit for JSON, whether or not there was a model file."""
+        network, schedule = self.network, self.schedule
+        constants = ("activation", "output", "mix", "precision", "activity_decay")
+        return {
+            "network": {name: [getattr(one, name) for one in network.traits] for name in constants}
+            | {"layers": list(network.sizes), "dtype": network.dtype.name},
+            "schedule": {
+                "order": schedule.name,
+                "iterations": schedule.iterations,
+                "step_size": schedule.step_size,
+                "step_decay": schedule.step_decay,
+            },
+            "learning": repr(self.rule),
+            "data": self.dataset.name,
+            "training": {name: getattr(self, name) for name in ("batch", "epochs", "seed", "shuffle")},
+        }
+
     @classmethod
     def from_model(cls, model: ModelConfig) -> Experiment:
         """Build what a model file describes: loads the data set, draws the initial weights.

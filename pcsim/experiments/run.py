@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal, Protocol, get_args
 
 from pcsim.engine.event import EventEngine, Totals
@@ -139,13 +140,18 @@ def run(
         )
     check_fit(experiment.network, experiment.dataset, experiment.batch)
     threads = suited_threads(experiment.network, experiment.batch)
-    with threads, _open(experiment, engine, trace, overwrite) as writer:
+    with threads:
         kernels = kernels or make_kernels("cpu", experiment.network.dtype.name)
-        return _run(experiment, plan, engine, kernels, writer, progress)
+        with _open(experiment, engine, kernels, trace, overwrite) as writer:
+            return _run(experiment, plan, engine, kernels, writer, progress)
 
 
 def _open(
-    experiment: Experiment, engine: EngineName, trace: str | PathLike[str] | None, overwrite: bool
+    experiment: Experiment,
+    engine: EngineName,
+    kernels: Kernels,
+    trace: str | PathLike[str] | None,
+    overwrite: bool,
 ) -> AbstractContextManager[TraceWriter | None]:
     if trace is None:
         return nullcontext()
@@ -158,6 +164,8 @@ def _open(
         "batch": experiment.batch,
         "seed": experiment.seed,
         "hardware": asdict(experiment.hardware) | {"links": _links(experiment)},
+        "experiment": experiment.describe(),
+        "kernels": type(kernels).__name__ if not isinstance(kernels, ModuleType) else kernels.__name__,
         "configuration": dict(experiment.configuration),
     }
     return TraceWriter(Path(trace), attributes, overwrite=overwrite, flush_seconds=experiment.flush_seconds)

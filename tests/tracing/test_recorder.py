@@ -103,3 +103,19 @@ def test_wrong_probes(wrong):
     """A slip in a probe is told when it is made."""
     with pytest.raises(ConfigurationError, match="probe p"):
         pcsim.Probe(**({"name": "p", "record": ("error",)} | wrong))
+
+
+def test_a_trace_says_what_made_it(tmp_path):
+    """Without a model file too, the trace holds what decides its numbers: network, schedule, rule, seeds."""
+    given = experiment(pcsim.Schedule("red-black", 2, 0.07, "none"), seed=5)
+    pcsim.run(given, trace=tmp_path / "t.h5")
+    with pcsim.open_trace(tmp_path / "t.h5") as trace:
+        told = trace.attributes["experiment"]
+        assert trace.attributes["kernels"] == "CpuKernels"
+    assert told["network"]["activation"] == ["identity", "tanh", "tanh", "tanh"]
+    assert told["network"]["layers"] == [64, 9, 8, 10]
+    assert told["network"]["dtype"] == "float64"
+    expected = {"order": "red-black", "iterations": 2, "step_size": 0.07, "step_decay": "none"}
+    assert told["schedule"] == expected
+    assert told["learning"] == "SGD(rate=0.2)"
+    assert told["training"]["seed"] == 5
