@@ -23,6 +23,7 @@ from pcsim.commands import (
     print_json,
     report,
     reproduce,
+    study,
     theory,
 )
 from pcsim.errors import ConfigurationError, NonFiniteError, PcsimError
@@ -366,6 +367,7 @@ app.command()(plot.plot)
 app.command()(report.report)
 app.command()(reproduce.reproduce)
 app.add_typer(data.app, name="data")
+app.add_typer(study.app, name="study")
 app.add_typer(theory.app, name="theory")
 
 
