@@ -26,12 +26,21 @@ class Synapses(Protocol):
         """What of the last prediction feedback and learning still need, whatever its layout."""
         ...
 
+    def place(self, weight: Array) -> Array:
+        """Return a weight, or its moments, where the kernels work and as they want it; maybe a copy."""
+        ...
+
     def predict(self, activity: Array, weight: Array, bias: Array, out: Array) -> None:
         """Form p_{l+1} from ĥ_l; (batch, n_l) → (batch, n_{l+1})."""
         ...
 
-    def feedback(self, error_above: Array, weight: Array, precision_above: float, out: Array) -> None:
-        """Bring γ_{l+1} e_{l+1} back to ĥ_l, before its gate f'(ĥ_l); (batch, n_{l+1}) → (batch, n_l)."""
+    def feedback(
+        self, activity: Array, error_above: Array, weight: Array, precision_above: float, out: Array
+    ) -> None:
+        """Bring γ_{l+1} e_{l+1} back to ĥ_l; (batch, n_{l+1}) → (batch, n_l).
+
+        The gate f'(ĥ_l) is still to be applied; where it is 0, what comes back may be 0, too.
+        """
         ...
 
     def operands(self, error_above: Array, activity: Array) -> tuple[Array, Array, ActivationName]:
@@ -48,11 +57,15 @@ class Kernels(Protocol):
 
     def snapshot(self, array: Array) -> Array: ...  # noqa: D102
 
+    def copy(self, values: Array, out: Array) -> None: ...  # noqa: D102
+
     def output(self, name: OutputName, prediction: Array) -> Array: ...  # noqa: D102
 
     def predict(  # noqa: D102
         self, activity: Array, weight: Array, bias: Array, activation: ActivationName, out: Array
     ) -> None: ...
+
+    def dense(self, activation: ActivationName, batch: int) -> Synapses: ...  # noqa: D102
 
     def convolution(  # noqa: D102
         self, layer: ConvLayer, activation: ActivationName, batch: int, dtype: np.dtype[np.floating]

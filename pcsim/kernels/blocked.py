@@ -97,9 +97,18 @@ def by_panels(rates: Array, panels: Array) -> None:
     """Rearrange (n, batch) to (n / width, batch, width); what the last panel has too much stays as it is."""
     count, batch, width = panels.shape
     for panel in range(count):
-        for sample in range(batch):
-            for column in range(min(width, rates.shape[0] - panel * width)):
-                panels[panel, sample, column] = rates[panel * width + column, sample]
+        first = panel * width
+        columns = min(width, rates.shape[0] - first)
+        whole = columns - columns % 4
+        for column in range(0, whole, 4):
+            at = first + column
+            one, two, three, four = rates[at], rates[at + 1], rates[at + 2], rates[at + 3]
+            for sample in range(batch):
+                row = panels[panel, sample, column : column + 4]
+                row[0], row[1], row[2], row[3] = one[sample], two[sample], three[sample], four[sample]
+        for column in range(whole, columns):
+            for sample in range(batch):
+                panels[panel, sample, column] = rates[first + column, sample]
 
 
 @compiled
@@ -140,9 +149,9 @@ def compile_all(dtype: str) -> None:
     predict(table, table.copy(), np.ones(2, dtype), table.copy())
     predict(table, table.copy(), np.ones(2, dtype), part)
     feedback(table, part, table.copy(), 0)
-    by_panels(table, panels)
     for writeable in (True, False):  # errors come in as messages
         error = table.copy()
         error.flags.writeable = writeable
         feedback(table, error, table.copy(), 0)
+        by_panels(error, panels)
         outer(error, panels, 1.0, table.copy(), np.empty(1))

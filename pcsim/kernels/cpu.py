@@ -11,21 +11,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
 
 from pcsim.architecture import ConvLayer
-from pcsim.kernels import ActivationName, Array, OutputName, blocked, loops, products, reference
+from pcsim.kernels import ActivationName, Array, OutputName, blocked, loops, online, products, reference
 from pcsim.kernels.cpu_conv import CpuConvolution
-from pcsim.kernels.layout import LEAKS, by_neuron, flat, put_back
+from pcsim.kernels.dense import DenseSynapses
+from pcsim.kernels.layout import LEAKS, by_neuron, flat, neuron_by_neuron, put_back
+from pcsim.kernels.online import OnlineSynapses, by_lines
 from pcsim.kernels.scratch import Scratch
 
 WORTH_A_THREAD = 4_000_000  # multiplications of a product below which waking another thread costs too much
 
 
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class RowSynapses(DenseSynapses):
+    """One dense connection with mini-batches of several samples."""
+
+    def place(self, weight: Array) -> Array:
+        """Return the weight row by row, as the products read it: a copy only after online learning."""
+        return np.ascontiguousarray(weight)
 
 
 class CpuKernels:
@@ -66,6 +78,18 @@ class CpuKernels:
         ]
         return all(isinstance(one, products.OwnProducts) for one in products_here)
 
+    def copy(self, values: Array, out: Array) -> None:
+        """Out = values, (batch, n); sample by sample, as data comes, it is turned over in small blocks."""
+        if (
+            len(values) > 1
+            and values.dtype == out.dtype
+            and values.flags.c_contiguous
+            and neuron_by_neuron(out)
+        ):
+            loops.turn_over(values, out.T)
+        else:
+            out[...] = values
+
     def output(self, name: OutputName, prediction: Array) -> Array:
         """Return out(p_L); for softmax a scratch array that the next call overwrites."""
         if name != "softmax":
@@ -91,7 +115,8 @@ class CpuKernels:
         self, activity: Array, weight: Array, bias: Array, activation: ActivationName, out: Array
     ) -> None:
         """p_{l+1} = W_l f(ĥ_l) + b_l."""
-        rates, into = self._rates(activation, activity), by_neuron(out)
+        weight = np.ascontiguousarray(weight)  # who has learnt online predicts for many samples, too
+        rates, into = self.rates(activation, activity), by_neuron(out)
         provider = self.provider("predict", len(activity), weight)
 
         def part(first: int, last: int) -> None:
@@ -100,6 +125,10 @@ class CpuKernels:
 
         self.share(part, len(weight), len(activity) * weight.size)
         put_back(into, out)
+
+    def dense(self, activation: ActivationName, batch: int) -> DenseSynapses:
+        """Return what computes a dense connection; a mini-batch of one is driven by events."""
+        return OnlineSynapses(self, activation) if batch == 1 else RowSynapses(self, activation)
 
     def convolution(
         self, layer: ConvLayer, activation: ActivationName, batch: int, dtype: np.dtype[np.floating]
@@ -161,7 +190,7 @@ class CpuKernels:
         self, weight: Array, bias: Array, error_above: Array, activity: Array, activation: ActivationName
     ) -> float:
         """SGD with α_l = 1/(‖f(ĥ_l)‖² + 1); see the reference."""
-        rate = 1 / (float(loops.squared_norm(self._rates(activation, activity).ravel())) + 1)
+        rate = 1 / (float(loops.squared_norm(self.rates(activation, activity).ravel())) + 1)
         return rate * self._hebbian_step(weight, bias, error_above, activity, activation, rate)
 
     def mq_step(
@@ -201,27 +230,22 @@ class CpuKernels:
         constants = (rate, beta1, beta2, 1 / (1 - beta1**updates), 1 / (1 - beta2**updates), epsilon)
         first_moment, second_moment, bias_first, bias_second = moments
         mean = 1 / len(activity)
-        error = by_neuron(error_above)
+        error, rates = by_neuron(error_above), self.rates(activation, activity)
+        left, right = error, rates
+        if by_lines(weight) and len(activity) == 1:  # then the same from the other end
+            left, right = rates, error
+            weight, first_moment, second_moment = weight.T, first_moment.T, second_moment.T
         provider = self.provider("hebbian", len(activity), weight)
-        arranged = provider.arrange(self._rates(activation, activity))
+        arranged = provider.arrange(right)
         bias_total = self._scratch("bias total", bias.shape, bias.dtype)
         loops.sum_samples(error, bias_total)
 
         def part(first: int, last: int) -> float:
-            norm = float(
-                loops.adam(
-                    bias[first:last],
-                    bias_total[first:last],
-                    bias_first[first:last],
-                    bias_second[first:last],
-                    mean,
-                    *constants,
-                )
-            )
+            norm = 0.0
             for block in products.row_blocks(weight[first:last]):
                 rows = slice(first + block.start, first + block.stop)
                 total = self._scratch("block", weight[rows].shape, weight.dtype)
-                provider.hebbian(error[rows], arranged, total)
+                provider.hebbian(left[rows], arranged, total)
                 changed, first_row, second_row = (
                     array[rows].ravel() for array in (weight, first_moment, second_moment)
                 )
@@ -229,6 +253,7 @@ class CpuKernels:
             return norm
 
         norm = sum(self.share(part, len(weight), len(activity) * weight.size))
+        norm += float(loops.adam(bias, bias_total, bias_first, bias_second, mean, *constants))
         return norm / (weight.size + bias.size)
 
     def squared_error(self, error: Array) -> float:
@@ -263,11 +288,12 @@ class CpuKernels:
     ) -> float:
         """Add rate · [G, g] to weight and bias; return the mean |[G, g]|."""
         batch = len(activity)
-        rates, error = self._rates(activation, activity), by_neuron(error_above)
+        rates, error = self.rates(activation, activity), by_neuron(error_above)
         elements = weight.size + bias.size
         if batch == 1:
             row, column = error[:, 0], rates[:, 0]
-            self._rank_one_step(weight, bias, row, column, rate)
+            self._rank_one_step(weight, row, column, rate)
+            loops.add_scaled(bias, row, rate)
             # The norm of an outer product is the product of the norms.
             return float(loops.absolute_sum(row)) * (float(loops.absolute_sum(column)) + 1) / elements
         provider = self.provider("hebbian", batch, weight)
@@ -280,12 +306,14 @@ class CpuKernels:
         bias_norm = float(loops.update_bias(bias, error, scale))
         return (float(norms.sum()) + bias_norm) / (batch * elements)
 
-    def _rank_one_step(self, weight: Array, bias: Array, error: Array, rates: Array, rate: float) -> None:
-        def part(first: int, last: int) -> None:
-            rows = slice(first, last)
-            loops.update_rank_one(weight[rows], bias[rows], error[rows], rates, rate)
+    def _rank_one_step(self, weight: Array, error: Array, rates: Array, rate: float) -> None:
+        """Add rate · error ratesᵀ line by line, whichever way the lines go."""
+        lines, ends = (weight.T, (rates, error)) if by_lines(weight) else (weight, (error, rates))
 
-        self.share(part, len(weight), weight.size)
+        def part(first: int, last: int) -> None:
+            online.learn(lines[first:last], ends[0][first:last], ends[1], rate)
+
+        self.share(part, len(lines), weight.size)
 
     def share(self, part: Callable[[int, int], Result], size: int, work: int) -> list[Result]:
         """Run a part for each thread over equal ranges of `size`, or all of it on this thread."""
@@ -295,7 +323,7 @@ class CpuKernels:
         others = [self._pool.submit(part, first, last) for first, last in pairwise(bounds[1:])]
         return [part(0, bounds[1]), *(other.result() for other in others)]
 
-    def _rates(self, activation: ActivationName, activity: Array) -> Array:
+    def rates(self, activation: ActivationName, activity: Array) -> Array:
         """Return f(ĥ), (n, batch); a scratch array that the next call overwrites."""
         leak, given = LEAKS.get(activation), by_neuron(activity)
         if leak == 1:

@@ -58,6 +58,10 @@ class CpuConvolution:
         """Columns of the products: of those in the inference phase, and of the one in the learning phase."""
         return self._places * self._batch, self._layer.positions * self._batch
 
+    def place(self, weight: Array) -> Array:
+        """Return the weight as it is."""
+        return weight
+
     def predict(self, activity: Array, weight: Array, bias: Array, out: Array) -> None:
         """p_{l+1} = pool(f(conv(ĥ_l; W_l) + b_l)); weight (channels, terms)."""
         layer, batch = self._layer, self._batch
@@ -78,7 +82,9 @@ class CpuConvolution:
             pool(self._rates(), self._sizes, batch, into.ravel())
         put_back(into, out)
 
-    def feedback(self, error_above: Array, weight: Array, precision_above: float, out: Array) -> None:
+    def feedback(
+        self, activity: Array, error_above: Array, weight: Array, precision_above: float, out: Array
+    ) -> None:
         """γ_{l+1} convᵀ(δ); threads share it by channels, for windows overlap."""
         layer, batch, area = self._layer, self._batch, self._layer.kernel**2
         delta, into = self._delta(error_above, precision_above), by_neuron(out)

@@ -7,15 +7,18 @@ returns a Python number: the energies, for observers.
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 
 from pcsim.architecture import ConvLayer
-from pcsim.kernels import ActivationName, OutputName, cuda_local, reference
+from pcsim.kernels import ActivationName, Kernels, OutputName, cuda_local, reference
 from pcsim.kernels.cuda_arrays import DeviceArray
 from pcsim.kernels.cuda_conv import CudaConvolution
 from pcsim.kernels.cuda_device import WARP
 from pcsim.kernels.cuda_launch import DeviceScalar, number_of, views
 from pcsim.kernels.cuda_learning import CudaLearning
+from pcsim.kernels.dense import DenseSynapses
 
 __all__ = ["CudaKernels", "DeviceArray", "DeviceScalar"]
 
@@ -25,6 +28,10 @@ class CudaKernels(CudaLearning):
 
     With NUMBA_ENABLE_CUDASIM=1 in the environment Numba's simulator takes the place of the GPU.
     """
+
+    def copy(self, values: DeviceArray, out: DeviceArray) -> None:
+        """Out = values, (batch, n)."""
+        out[...] = values
 
     def output(self, name: OutputName, prediction: DeviceArray) -> DeviceArray:
         """Return out(p_L), in an array that the next call for this shape overwrites."""
@@ -46,6 +53,10 @@ class CudaKernels(CudaLearning):
             rates = self.scratch("rates", activity.shape, activity.dtype)
             self.fire(activity, activation, rates)
         self.predict_from_rates(rates, weight, bias, out)
+
+    def dense(self, activation: ActivationName, batch: int) -> DenseSynapses:
+        """Return what computes a dense connection."""
+        return DenseSynapses(cast("Kernels", self), activation)
 
     def convolution(
         self, layer: ConvLayer, activation: ActivationName, batch: int, dtype: np.dtype[np.floating]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pcsim.architecture import ConvLayer
-from pcsim.kernels import ActivationName
+from pcsim.kernels import ActivationName, Array
 from pcsim.kernels.cuda_arrays import DeviceArray
 from pcsim.kernels.cuda_device import Kernel, Number, View, activation_functions, cuda
 from pcsim.kernels.cuda_launch import number_of
@@ -147,6 +147,10 @@ class CudaConvolution:
         self._z = kernels.zeros((self._windows, layer.channels), dtype)
         self.memory = (self._z,)
 
+    def place(self, weight: Array) -> DeviceArray:
+        """Return the weight on the GPU."""
+        return self._kernels.to_device(weight)
+
     def predict(
         self, activity: DeviceArray, weight: DeviceArray, bias: DeviceArray, out: DeviceArray
     ) -> None:
@@ -156,7 +160,12 @@ class CudaConvolution:
         self._kernels.launch_each(kernel, (out, self._z))
 
     def feedback(
-        self, error_above: DeviceArray, weight: DeviceArray, precision_above: float, out: DeviceArray
+        self,
+        activity: DeviceArray,
+        error_above: DeviceArray,
+        weight: DeviceArray,
+        precision_above: float,
+        out: DeviceArray,
     ) -> None:
         """γ_{l+1} convᵀ(δ)."""
         shares = self._kernels.scratch("windows", (self._windows, self._layer.terms), self._dtype)

@@ -19,7 +19,12 @@ def flat(array: Array) -> Array:
     return by_neuron(array).ravel()
 
 
+def neuron_by_neuron(array: Array) -> bool:
+    """Return whether (batch, n) lies in memory neuron by neuron."""
+    return array.T.flags.c_contiguous
+
+
 def put_back(by_neurons: Array, array: Array) -> None:
     """Write to the array what was computed in a copy of it; nothing to do for a view."""
-    if not array.T.flags.c_contiguous:
+    if not neuron_by_neuron(array):
         array[...] = by_neurons.T

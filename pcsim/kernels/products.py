@@ -27,7 +27,8 @@ from pcsim.kernels.scratch import Scratch
 
 REPETITIONS = 7
 BLOCK_BYTES = 2**21  # of a gradient that is used while it is hot
-# Multiplications below which NumPy is taken without a test: the test, and loading torch, would cost more.
+# Multiplications below which our own are taken without a test: it, and loading torch, would cost more, and
+# a library takes longer to be called.
 WORTH_A_TEST = 4_000_000
 
 
@@ -227,7 +228,7 @@ class Choices:
     def _choose(self, key: tuple[str, int, int, int, str]) -> Provider:
         product, batch, inputs, outputs, dtype = key
         if batch * inputs * outputs < WORTH_A_TEST:
-            return self.provider("numpy")
+            return self.provider("pcsim")
         lines = [line for line in self.measured if list(asdict(line).values())[:5] == list(key)]
         if not lines:
             providers = [self.provider(name) for name in self.names]

@@ -7,6 +7,8 @@ are (batch, n); weight l is (n_{l+1}, n_l), bias l is (n_{l+1},). Arguments name
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 from scipy.special import erf, expit, logsumexp, softmax, xlogy
 
@@ -72,6 +74,11 @@ def snapshot(array: Array) -> Array:
     copy = array.copy(order="K")
     copy.flags.writeable = False
     return copy
+
+
+def copy(values: Array, out: Array) -> None:
+    """Out = values, (batch, n)."""
+    out[...] = values
 
 
 def output(name: OutputName, prediction: Array) -> Array:
@@ -263,6 +270,13 @@ def _relative_entropy(target: Array, activity: Array) -> float:
     tiny = np.finfo(activity.dtype).tiny  # keeps log finite where a saturated output has rounded to 0
     ratio = xlogy(target, target) - xlogy(target, np.maximum(activity, tiny))
     return float(ratio.sum(axis=1).mean())
+
+
+def dense(activation: ActivationName, batch: int) -> Synapses:
+    """Return what computes a dense connection."""
+    from pcsim.kernels.dense import DenseSynapses
+
+    return DenseSynapses(sys.modules[__name__], activation)  # a module can be a backend
 
 
 def convolution(

@@ -29,6 +29,10 @@ class ReferenceConvolution:
         self._z = np.zeros((batch, layer.channels, layer.rows, layer.columns), dtype)
         self.memory: tuple[Array, ...] = (self._z.reshape(batch, -1),)
 
+    def place(self, weight: Array) -> Array:
+        """Return the weight as it is."""
+        return weight
+
     def predict(self, activity: Array, weight: Array, bias: Array, out: Array) -> None:
         """p_{l+1} = pool(f(conv(ĥ_l; W_l) + b_l)); weight (channels, terms)."""
         flat = self._patches(activity) @ weight.T + bias
@@ -37,7 +41,9 @@ class ReferenceConvolution:
         )
         out[...] = self._pool(activate(self._activation, self._z)).reshape(out.shape)
 
-    def feedback(self, error_above: Array, weight: Array, precision_above: float, out: Array) -> None:
+    def feedback(
+        self, activity: Array, error_above: Array, weight: Array, precision_above: float, out: Array
+    ) -> None:
         """γ_{l+1} convᵀ(δ): what each pixel gave to all windows that saw it, put back there."""
         layer = self._layer
         channels, height, width = layer.image

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pcsim.errors import refuse_unless
-from pcsim.kernels import ActivationName, Array, Kernels
+from pcsim.kernels import ActivationName, Array, Kernels, Synapses
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,11 @@ class AdamLearner:
             rule.epsilon,
         )
 
-    def place(self, kernels: Kernels) -> None:
+    def place(self, kernels: Kernels, synapses: Synapses) -> None:
         """Move the moments to where the kernels work; n stays, it decides the correction of each update."""
-        first, second, bias_first, bias_second = map(kernels.to_device, self.moments)
-        self.moments = first, second, bias_first, bias_second
+        *weights, bias_first, bias_second = self.moments
+        first, second = map(synapses.place, weights)
+        self.moments = first, second, kernels.to_device(bias_first), kernels.to_device(bias_second)
 
     def state(self) -> dict[str, Array]:
         """Return the moments and the number of updates."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pcsim.errors import refuse_unless
-from pcsim.kernels import ActivationName, Array, Kernels
+from pcsim.kernels import ActivationName, Array, Kernels, Synapses
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class MQLearner:
             decay,
         )
 
-    def place(self, kernels: Kernels) -> None:
+    def place(self, kernels: Kernels, synapses: Synapses) -> None:
         """Move v_l to where the kernels work; n stays, it decides the decay of each update."""
         self.mean_gradient = kernels.to_device(self.mean_gradient)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pcsim.errors import ShapeError
-from pcsim.kernels import ActivationName, Array, Kernels
+from pcsim.kernels import ActivationName, Array, Kernels, Synapses
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class NLMSLearner:
             )
         return kernels.nlms_step(weight, bias, error_above, activity, activation)
 
-    def place(self, kernels: Kernels) -> None:
+    def place(self, kernels: Kernels, synapses: Synapses) -> None:
         """Nothing to move."""
 
     def state(self) -> dict[str, Array]:

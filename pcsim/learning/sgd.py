@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pcsim.errors import refuse_unless
-from pcsim.kernels import ActivationName, Array, Kernels
+from pcsim.kernels import ActivationName, Array, Kernels, Synapses
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class SGDLearner:
         """W_l += α G_l, b_l += α g_l; return the mean |Δ|."""
         return kernels.sgd_step(weight, bias, error_above, activity, activation, self.rule.rate)
 
-    def place(self, kernels: Kernels) -> None:
+    def place(self, kernels: Kernels, synapses: Synapses) -> None:
         """Nothing to move."""
 
     def state(self) -> dict[str, Array]:

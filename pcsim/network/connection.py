@@ -54,7 +54,7 @@ class Dense:
 
     def synapses(self, kernels: Kernels, batch: int, dtype: np.dtype[np.floating]) -> Synapses:
         """Return the arithmetic of this connection for mini-batches of `batch` samples."""
-        return _DenseSynapses(kernels, self.activation)
+        return kernels.dense(self.activation, batch)
 
     def initial_parameters(
         self, rng: np.random.Generator, dtype: np.dtype[np.floating]
@@ -134,24 +134,6 @@ class Conv:
 
 
 Connection = Dense | Conv
-
-
-@dataclass(frozen=True)
-class _DenseSynapses:
-    """The kernels' own products: a dense connection needs nothing of its last prediction."""
-
-    kernels: Kernels
-    activation: ActivationName
-    memory: tuple[Array, ...] = ()
-
-    def predict(self, activity: Array, weight: Array, bias: Array, out: Array) -> None:
-        self.kernels.predict(activity, weight, bias, self.activation, out)
-
-    def feedback(self, error_above: Array, weight: Array, precision_above: float, out: Array) -> None:
-        self.kernels.feedback(error_above, weight, precision_above, out)
-
-    def operands(self, error_above: Array, activity: Array) -> tuple[Array, Array, ActivationName]:
-        return error_above, activity, self.activation
 
 
 def as_matrix(weight: Array) -> Array:

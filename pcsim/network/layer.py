@@ -12,7 +12,7 @@ from typing import Protocol, SupportsFloat
 
 import numpy as np
 
-from pcsim.kernels import ActivationName, Array, Kernels, OutputName
+from pcsim.kernels import ActivationName, Array, Kernels, OutputName, Synapses
 from pcsim.network.connection import Connection, as_matrix
 
 
@@ -44,8 +44,11 @@ class Learner(Protocol):
         """Return the arrays that the rule carries from update to update, by name."""
         ...
 
-    def place(self, kernels: Kernels) -> None:
-        """Move these arrays to where the kernels work; called once, before the first update."""
+    def place(self, kernels: Kernels, synapses: Synapses) -> None:
+        """Move these arrays to where the kernels work; called once, before the first update.
+
+        Those in the shape of the weight go where `synapses.place` takes the weight.
+        """
         ...
 
 
@@ -96,19 +99,17 @@ class Layer:
         learner: Learner | None = None,
     ) -> None:
         self.traits, self.kernels, self.connection, self.learner = traits, kernels, connection, learner
-        if learner is not None:
-            learner.place(kernels)
         self.activity = kernels.mini_batch((batch, traits.size), dtype)
         self.error = kernels.mini_batch((batch, traits.size), dtype)
         self.target: Array | None = None
         self.inbox: dict[MessageKind, Array] = {}
         self.magnitude: SupportsFloat = 0.0
         if connection is not None and parameters is not None:
-            self.weight, self.bias = (
-                kernels.to_device(as_matrix(parameters[0])),
-                kernels.to_device(parameters[1]),
-            )
             self.synapses = connection.synapses(kernels, batch, dtype)
+            self.weight = self.synapses.place(as_matrix(parameters[0]))
+            self.bias = kernels.to_device(parameters[1])
+            if learner is not None:
+                learner.place(kernels, self.synapses)
             self.outgoing = kernels.mini_batch((batch, connection.outputs), dtype)
             self.feedback = kernels.mini_batch((batch, traits.size), dtype)
         else:
@@ -143,7 +144,7 @@ class Layer:
         """ĥ_0 = x at the input; ĥ_L = y (hard) or (1 − m) y + m out(p_L) (soft) at the output."""
         assert self.target is not None
         if self.traits.output is None or self.traits.mix == 0:
-            self.activity[...] = self.target
+            self.kernels.copy(self.target, self.activity)
         else:
             prediction = self.inbox[MessageKind.PREDICTION]
             self.kernels.soft_clamp(
@@ -177,7 +178,7 @@ class Layer:
         assert self.connection is not None
         traits = self.traits
         error_above = self.inbox[MessageKind.ERROR]
-        self.synapses.feedback(error_above, self.weight, traits.precision_above, self.feedback)
+        self.synapses.feedback(self.activity, error_above, self.weight, traits.precision_above, self.feedback)
         self.kernels.relax(
             self.activity,
             self.error,

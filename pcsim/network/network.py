@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal, TypedDict, Unpack, get_args
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack, get_args
 
 import numpy as np
 
 from pcsim.architecture import Architecture, ConvLayer, DenseLayer, parse
-from pcsim.errors import ConfigurationError, ShapeError, nearest
+from pcsim.errors import ConfigurationError, ShapeError, nearest, refuse_unless
 from pcsim.kernels import ActivationName, Array, Kernels, OutputName, reference
 from pcsim.network.connection import Connection, Conv, Dense, as_matrix
 from pcsim.network.layer import Layer, LayerTraits, Learner
+
+if TYPE_CHECKING:
+    from torch import nn
 
 LearnerFactory = Callable[[Array, Array], Learner]
 LearnFrom = Literal["activity", "label"]
@@ -70,6 +73,7 @@ class Network:
             channels in, kernel, kernel); b_l is (n_{l+1},) or (channels out,).
         learn_output_from: "activity": the last connection learns from e_L = ĥ_L − out(p_L), as all others
             do; "label": from y − out(p_L), which the output layer sends before the learning phase.
+        names: what each connection is called in the torch module that it came from; () if from none.
     """
 
     sizes: tuple[int, ...]
@@ -77,6 +81,7 @@ class Network:
     connections: tuple[Connection, ...]
     parameters: tuple[tuple[Array, Array], ...]
     learn_output_from: LearnFrom = "activity"
+    names: tuple[str, ...] = ()
 
     @classmethod
     def dense(cls, sizes: Sequence[int], **constants: Unpack[Constants]) -> Network:
@@ -143,6 +148,51 @@ class Network:
         drawn = _parameters(connections, given["parameters"], np.dtype(given["dtype"]), given["seed"])
         return cls(sizes, traits, connections, drawn, given["learn_output_from"])
 
+    @classmethod
+    def from_torch(
+        cls, module: nn.Sequential, image: tuple[int, int, int] | None = None, **constants: Unpack[Constants]
+    ) -> Network:
+        """Build a network that does what a torch Sequential does, with copies of its weights.
+
+        The module is read as: Conv2d (without padding), activation, pool, any number of times; Flatten;
+        Linear, activation, any number of times; at last Softmax, Sigmoid or nothing. All hidden layers have
+        the same activation. Sequentials may hold Sequentials.
+
+        Args:
+            module: what to read; it may lie on a GPU and stays as it is.
+            image: (channels, height, width) of the input, if the first module is a Conv2d.
+            **constants: see `Constants`; activation, dtype and parameters come from the module. So does
+                the output, unless the module ends in logits: `output="softmax"` makes a classifier of it.
+
+        Raises:
+            ConfigurationError: torch is not installed; a module, or a setting of one, that has no equal
+                here; a constant that the module says itself.
+            ShapeError: modules that do not fit each other.
+        """
+        from pcsim.network.from_torch import translate
+
+        for name in ("activation", "dtype", "parameters", "seed"):
+            refuse_unless(name not in constants, name, constants.get(name), "nothing: the module says it")
+        said = translate(module, image, constants.get("output"))
+        given: Constants = {**constants, "output": said.output, "dtype": said.dtype}
+        given["parameters"] = said.parameters
+        if said.activation is not None:
+            given["activation"] = said.activation
+        return replace(cls.of(said.layers, **given), names=said.names)
+
+    def to_torch(self) -> nn.Sequential:
+        """Return a torch Sequential with copies of the weights, whose output is that of `predict`.
+
+        It takes (samples, n_0); if the first layer is a convolution (samples, channels, height, width). A
+        network from `from_torch` keeps the names of its module's state_dict.
+
+        Raises:
+            ConfigurationError: torch is not installed.
+        """
+        from pcsim.network.to_torch import build_module
+
+        return build_module(self.connections, self.parameters, self.traits[-1].output, self.names)
+
     @property
     def dtype(self) -> np.dtype[np.floating]:
         """Type of parameters and activities."""
@@ -169,13 +219,19 @@ class Network:
     def layers(
         self, batch: int, learner: LearnerFactory | None = None, kernels: Kernels = reference
     ) -> tuple[Layer, ...]:
-        """Make the local units for mini-batches of `batch` samples; they share the network's parameters."""
+        """Make the local units for mini-batches of `batch` samples; they share the network's parameters.
+
+        Where the kernels want a weight in another layout, the network takes over their copy of it, so that
+        `parameters` shows what the latest units have learnt (but for a GPU: see `gather`).
+        """
         made = []
         for traits, connection, (weight, bias) in zip(
             self.traits, self.connections, self.parameters, strict=False
         ):
             rule = learner and learner(as_matrix(weight), bias)
             made.append(Layer(traits, batch, self.dtype, kernels, connection, (weight, bias), rule))
+        taken = tuple(_shared(unit, own) for unit, own in zip(made, self.parameters, strict=True))
+        object.__setattr__(self, "parameters", taken)  # frozen are its names and numbers, not its layout
         return (*made, Layer(self.traits[-1], batch, self.dtype, kernels))
 
     def gather(self, units: Iterable[Layer]) -> None:
@@ -203,6 +259,14 @@ class Network:
         output = self.traits[-1].output
         assert output is not None
         return np.array(kernels.output(output, activity))  # what a kernel returns may be scratch
+
+
+def _shared(unit: Layer, own: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Return the parameters in memory that a unit works on, if it works in memory."""
+    weight, bias = own
+    if isinstance(unit.weight, np.ndarray) and not np.may_share_memory(unit.weight, weight):
+        weight = unit.weight
+    return weight, bias
 
 
 def connections_of(

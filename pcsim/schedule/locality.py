@@ -12,7 +12,7 @@ import numpy as np
 
 from pcsim.architecture import Architecture, ConvLayer, DenseLayer
 from pcsim.errors import LocalityError, nearest
-from pcsim.kernels import ActivationName, Array, Kernels
+from pcsim.kernels import ActivationName, Array, Kernels, Synapses
 from pcsim.network.connection import Conv
 from pcsim.network.layer import Layer, MessageKind
 from pcsim.network.network import Network
@@ -40,7 +40,7 @@ class _HebbianStandIn:
     ) -> float:
         return kernels.sgd_step(weight, bias, error_above, activity, activation, 0.1)
 
-    def place(self, kernels: Kernels) -> None:
+    def place(self, kernels: Kernels, synapses: Synapses) -> None:
         """Nothing to move."""
 
     def state(self) -> dict[str, Array]:

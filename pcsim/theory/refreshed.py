@@ -196,7 +196,7 @@ class _Relax:
         assert unit.connection is not None
         name, above = unit.connection.activation, unit.inbox[MessageKind.ERROR]
         norm, rates = _norm(unit), activate(name, unit.activity)
-        unit.synapses.feedback(above, unit.weight, self.factor, unit.feedback)
+        unit.synapses.feedback(unit.activity, above, unit.weight, self.factor, unit.feedback)
         decay = self.decay * (above**2).sum(axis=1, keepdims=True) / norm**2
         drive = derivative(name, unit.activity) * (unit.feedback / norm - decay * rates)
         move = self.step * (drive - unit.error / unit.inbox[MessageKind.PREDICTION])

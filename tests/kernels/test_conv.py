@@ -59,7 +59,7 @@ def everything(kernels, layer, activation, batch, dtype, seed=0):
     )
     synapses.predict(placed[0], weight, bias, up)
     placed[1].flags.writeable = False  # as a message comes in
-    synapses.feedback(placed[1], weight, 0.7, down)
+    synapses.feedback(placed[0], placed[1], weight, 0.7, down)
     moved, still = weight.copy(), bias.copy()
     kernels.sgd_step(moved, still, *synapses.operands(placed[1], placed[0]), 1.0)
     z = np.array(synapses.memory[0])
@@ -80,11 +80,11 @@ def test_by_hand():
         synapses.predict(image, weight, np.array([3.0]), out)
         assert_allclose(out, 0)
         assert_allclose(synapses.memory[0], -1)
-        synapses.feedback(ones, weight, 1.0, down)
+        synapses.feedback(image, ones, weight, 1.0, down)
         assert_allclose(down, 0)  # the gate is shut
         synapses.predict(image, weight, np.array([5.0]), out)
         assert_allclose(out, 1)
-        synapses.feedback(ones, weight, 1.0, down)
+        synapses.feedback(image, ones, weight, 1.0, down)
         assert_allclose(down, [[1, 1, 0, 1, 0, -1, 0, -1, -1]])
         step, bias = np.zeros((1, 4)), np.zeros(1)
         kernels.sgd_step(step, bias, *synapses.operands(ones, image), 1.0)
@@ -100,7 +100,7 @@ def test_stride_by_hand():
         out, down = np.empty((1, 4)), np.empty((1, 9))
         synapses.predict(np.arange(1.0, 10).reshape(1, 9), np.array([[10.0]]), np.zeros(1), out)
         assert_allclose(out, [[10, 30, 70, 90]])
-        synapses.feedback(np.array([[1.0, 2, 3, 4]]), np.array([[10.0]]), 0.5, down)
+        synapses.feedback(down, np.array([[1.0, 2, 3, 4]]), np.array([[10.0]]), 0.5, down)
         assert_allclose(down, [[5, 0, 10, 0, 0, 0, 15, 0, 20]])
 
 
@@ -120,7 +120,7 @@ def test_pooling_by_hand(pool, said, back):
         out, down = np.empty((1, 2)), np.empty((1, 8))
         synapses.predict(image, np.ones((1, 1)), np.zeros(1), out)
         assert_allclose(out, said)
-        synapses.feedback(np.array([[2.0, 4]]), np.ones((1, 1)), 1.0, down)
+        synapses.feedback(image, np.array([[2.0, 4]]), np.ones((1, 1)), 1.0, down)
         assert_allclose(down, back)
 
 
@@ -131,7 +131,7 @@ def test_equal_winners_are_one_winner():
         synapses = kernels.convolution(layer, "identity", 1, np.dtype("float64"))
         out, down = np.empty((1, 1)), np.empty((1, 4))
         synapses.predict(np.ones((1, 4)), np.ones((1, 1)), np.zeros(1), out)
-        synapses.feedback(np.ones((1, 1)), np.ones((1, 1)), 1.0, down)
+        synapses.feedback(down, np.ones((1, 1)), np.ones((1, 1)), 1.0, down)
         assert_allclose(down, [[1, 0, 0, 0]])
 
 

@@ -264,9 +264,9 @@ def test_broken_cache_is_done_without(tmp_path, content):
 
 
 def test_small_products_are_not_tested(tmp_path):
-    """The digits network must start at once: NumPy, no torch, no file."""
+    """The digits network must start at once: our own products, no torch, no file."""
     choices = Choices(tmp_path / "products.json")
-    assert choices.best("predict", 32, 128, 128, "float32").name == "numpy"
+    assert choices.best("predict", 32, 128, 128, "float32").name == "pcsim"
     assert not (tmp_path / "products.json").exists()
     assert isinstance(choices.measured, list)
     assert Measured("predict", 1, 2, 3, "float32", "numpy", 1.0).gflops == 1.0

@@ -34,7 +34,7 @@ def test_each_function(layer, activation, kernels, rng, close):
         synapses = one.convolution(layer, activation, batch, np.dtype("float64"))
         up, down = one.to_device(np.zeros(host[3].shape)), one.to_device(np.zeros(host[0].shape))
         synapses.predict(activity, weight, bias, up)
-        synapses.feedback(error, weight, 0.7, down)
+        synapses.feedback(activity, error, weight, 0.7, down)
         moved, still = one.to_device(host[1].copy()), one.to_device(host[2].copy())
         one.sgd_step(moved, still, *synapses.operands(error, activity), 0.5)
         results.append((up, down, moved, still))
