@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pcsim.analysis.convolution import Convolution
 from pcsim.analysis.network import Array, Functions
 from pcsim.analysis.statistics import Floats
 from pcsim.analysis.stream import (
@@ -62,8 +63,7 @@ def backprop_angles(
     with opened(trace) as reader:
         functions = Functions.of(reader)
         table = _suitable(reader, functions.top, probe)
-        _refuse_convolutions(table, functions.top)
-        recorded = _Recorded(_Rows(table, _needed(functions.top)), functions)
+        recorded = _Recorded(_Rows(table, _needed(functions.top)), functions, convolutions(reader))
         stride = max(1, math.ceil(table.rows * functions.top * 8 / KEPT_BYTES))
         rows = list(range(0, table.rows, stride))
         sums = np.array([recorded.products(row) for row in watched(rows, "backprop", progress)])
@@ -100,20 +100,19 @@ def backprop_angles(
 def has_angles(trace: TraceReader) -> bool:
     """Tell whether a trace has what `backprop_angles` needs, from its names and sizes alone."""
     try:
-        functions = Functions.of(trace)
-        _refuse_convolutions(_suitable(trace, functions.top, None), functions.top)
+        _suitable(trace, Functions.of(trace).top, None)
     except TraceError:
         return False
     return True
 
 
-def _refuse_convolutions(table: TableReader, top: int) -> None:
-    """Say that the gradient below is one of dense connections, whose weights have two dimensions."""
-    for layer in range(top):
-        if len(table.column(f"weight_{layer}").shape) > 3:  # with the training steps
-            raise NotRecordedError(
-                f"{table.name}: weight_{layer} is a convolution's: expected dense connections only"
-            )
+def convolutions(trace: TraceReader) -> dict[int, Convolution]:
+    """Return the connections of a trace's network that are convolutions, by layer."""
+    network = trace.attributes["experiment"]["network"]
+    said = enumerate(network.get("connections", ()))  # absent from traces of before there were any
+    return {
+        layer: Convolution.of(network["shapes"][layer], one) for layer, one in said if one["kind"] == "conv"
+    }
 
 
 def _needed(top: int) -> list[str]:
@@ -151,36 +150,64 @@ def _suitable(trace: TraceReader, top: int, probe: str | None) -> TableReader:
 
 @dataclass(frozen=True)
 class _Recorded:
-    """A probe's rows, and the functions of the network."""
+    """A probe's rows, the functions of the network, and those of its connections that are convolutions."""
 
     rows: _Rows
     functions: Functions
+    convolutions: Mapping[int, Convolution]
 
     def products(self, row: int) -> Floats:
         """Return ‖ΔW_l‖², ‖∇‖² and their inner product for each connection in one training step, (L, 3)."""
-        activities = self._forward(row)
+        activities, drives = self._forward(row)
         sensitivity = self._target(row, activities[-1]) - self.functions.answer(activities[-1])
         found = np.zeros((self.functions.top, 3))
         for layer in reversed(range(self.functions.top)):
+            through = self._through_windows if layer in self.convolutions else self._through_matrix
             rates = self.functions.activate(layer, activities[layer])
-            back = np.zeros_like(rates)
-            for part, weight, update in self._before(layer, row):
-                gradient = sensitivity[:, part].T @ rates / len(rates)
-                pairs = (update, update), (gradient, gradient), (update, gradient)
-                found[layer] += [np.vdot(one, other) for one, other in pairs]
-                back += sensitivity[:, part] @ weight
+            found[layer], back = through(layer, row, sensitivity, rates, drives.get(layer))
             sensitivity = self.functions.slope(layer, activities[layer]) * back
         return found
 
-    def _forward(self, row: int) -> list[Array]:
-        """Return ĥ_0 and the predictions p_1, …, p_L of a plain forward pass before the step."""
-        activities = [self._state("activity_0", row)]
+    def _through_matrix(
+        self, layer: int, row: int, sensitivity: Array, rates: Array, _: Array | None
+    ) -> tuple[Floats, Array]:
+        """Return the products of a dense connection and the sensitivity of f(ĥ_l)."""
+        found, back = np.zeros(3), np.zeros_like(rates)
+        for part, weight, update in self._before(layer, row):
+            gradient = sensitivity[:, part].T @ rates / len(rates)
+            found += _products(update, gradient)
+            back += sensitivity[:, part] @ weight
+        return found, back
+
+    def _through_windows(
+        self, layer: int, row: int, sensitivity: Array, rates: Array, drive: Array | None
+    ) -> tuple[Floats, Array]:
+        """Return the products of a convolution and the sensitivity of what it reads."""
+        assert drive is not None
+        convolution, (weight, update) = self.convolutions[layer], self._kernels(layer, row)
+        delta = convolution.back(sensitivity, drive)
+        gradient = convolution.gradient(delta, rates, weight.shape[-1])
+        return _products(update, gradient), convolution.below(delta, weight)
+
+    def _forward(self, row: int) -> tuple[list[Array], dict[int, Array]]:
+        """Return ĥ_0 and p_1, …, p_L of a plain forward pass before the step; z of each convolution."""
+        activities, drives = [self._state("activity_0", row)], {}
         for layer in range(self.functions.top):
             rates = self.functions.activate(layer, activities[layer])
             bias = self.rows.read(f"bias_{layer}", row) - self.rows.read(f"bias_update_{layer}", row)
+            if layer in self.convolutions:
+                convolution = self.convolutions[layer]
+                drives[layer] = convolution.drive(rates, self._kernels(layer, row)[0], bias)
+                activities.append(convolution.prediction(drives[layer]))
+                continue
             parts = [rates @ weight.T for _, weight, _ in self._before(layer, row)]
             activities.append(np.concatenate(parts, axis=1) + bias)
-        return activities
+        return activities, drives
+
+    def _kernels(self, layer: int, row: int) -> tuple[Array, Array]:
+        """Return the weight of a convolution before the step, and its update."""
+        update = self.rows.read(f"update_{layer}", row)
+        return self.rows.read(f"weight_{layer}", row) - update, update
 
     def _target(self, row: int, prediction: Array) -> Array:
         """Return y from the clamped output at iteration 0."""
@@ -198,6 +225,12 @@ class _Recorded:
     def _state(self, name: str, row: int) -> Floats:
         """Return a state at iteration 0, (batch, n)."""
         return self.rows.read(name, row, 0)
+
+
+def _products(update: Array, gradient: Array) -> Floats:
+    """Return ‖update‖², ‖gradient‖² and their inner product."""
+    pairs = (update, update), (gradient, gradient), (update, gradient)
+    return np.array([np.vdot(one, other) for one, other in pairs], dtype=np.float64)
 
 
 class _Rows:

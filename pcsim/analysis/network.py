@@ -61,37 +61,11 @@ class Functions:
 
     def activate(self, layer: int, activity: Array) -> Array:
         """Return f(ĥ_l)."""
-        match self.activations[layer]:
-            case "relu":
-                return np.maximum(activity, 0)
-            case "tanh":
-                return np.tanh(activity)
-            case "sigmoid":
-                return np.asarray(expit(activity))
-            case "leaky_relu":
-                return np.where(activity > 0, activity, LEAK * activity)
-            case "gelu":
-                return np.asarray(activity * 0.5 * (1 + erf(activity / np.sqrt(2))))
-            case _:
-                return activity
+        return activation(self.activations[layer], activity)
 
     def slope(self, layer: int, activity: Array) -> Array:
         """Return f'(ĥ_l); 0 at the kink of relu, `LEAK` at that of leaky relu."""
-        match self.activations[layer]:
-            case "relu":
-                return np.where(activity > 0, 1.0, 0.0)
-            case "tanh":
-                return np.asarray(1 - np.tanh(activity) ** 2)
-            case "sigmoid":
-                rate = expit(activity)
-                return np.asarray(rate * (1 - rate))
-            case "leaky_relu":
-                return np.where(activity > 0, 1.0, LEAK)
-            case "gelu":
-                density = np.exp(-0.5 * activity**2) / np.sqrt(2 * np.pi)
-                return np.asarray(0.5 * (1 + erf(activity / np.sqrt(2))) + activity * density)
-            case _:
-                return np.ones_like(activity)
+        return slope(self.activations[layer], activity)
 
     def answer(self, prediction: Array) -> Array:
         """Return out(p_L)."""
@@ -112,3 +86,39 @@ class Functions:
 
 
 ACTIVATIONS = ("relu", "tanh", "sigmoid", "leaky_relu", "gelu", "identity")
+
+
+def activation(name: str, activity: Array) -> Array:
+    """Return f(x)."""
+    match name:
+        case "relu":
+            return np.maximum(activity, 0)
+        case "tanh":
+            return np.tanh(activity)
+        case "sigmoid":
+            return np.asarray(expit(activity))
+        case "leaky_relu":
+            return np.where(activity > 0, activity, LEAK * activity)
+        case "gelu":
+            return np.asarray(activity * 0.5 * (1 + erf(activity / np.sqrt(2))))
+        case _:
+            return activity
+
+
+def slope(name: str, activity: Array) -> Array:
+    """Return f'(x); 0 at the kink of relu, `LEAK` at that of leaky relu."""
+    match name:
+        case "relu":
+            return np.where(activity > 0, 1.0, 0.0)
+        case "tanh":
+            return np.asarray(1 - np.tanh(activity) ** 2)
+        case "sigmoid":
+            rate = expit(activity)
+            return np.asarray(rate * (1 - rate))
+        case "leaky_relu":
+            return np.where(activity > 0, 1.0, LEAK)
+        case "gelu":
+            density = np.exp(-0.5 * activity**2) / np.sqrt(2 * np.pi)
+            return np.asarray(0.5 * (1 + erf(activity / np.sqrt(2))) + activity * density)
+        case _:
+            return np.ones_like(activity)
