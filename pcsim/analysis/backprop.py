@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pcsim.analysis.convolution import Convolution
+from pcsim.analysis.convolution import Convolution, convolutions
 from pcsim.analysis.network import Array, Functions
 from pcsim.analysis.statistics import Floats
 from pcsim.analysis.stream import (
@@ -104,15 +104,6 @@ def has_angles(trace: TraceReader) -> bool:
     except TraceError:
         return False
     return True
-
-
-def convolutions(trace: TraceReader) -> dict[int, Convolution]:
-    """Return the connections of a trace's network that are convolutions, by layer."""
-    network = trace.attributes["experiment"]["network"]
-    said = enumerate(network.get("connections", ()))  # absent from traces of before there were any
-    return {
-        layer: Convolution.of(network["shapes"][layer], one) for layer, one in said if one["kind"] == "conv"
-    }
 
 
 def _needed(top: int) -> list[str]:

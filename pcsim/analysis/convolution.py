@@ -9,6 +9,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from pcsim.analysis.network import Array, activation, slope
+from pcsim.tracing.reader import TraceReader
 
 
 @dataclass(frozen=True)
@@ -98,3 +99,12 @@ class Convolution:
         whole = rates[:, :, : rows * size, : columns * size]
         cut = whole.reshape(*rates.shape[:2], rows, size, columns, size).swapaxes(3, 4)
         return np.asarray(cut.reshape(*rates.shape[:2], rows, columns, size * size))
+
+
+def convolutions(trace: TraceReader) -> dict[int, Convolution]:
+    """Return the connections of a trace's network that are convolutions, by layer."""
+    network = trace.attributes["experiment"]["network"]
+    said = enumerate(network.get("connections", ()))  # absent from traces of before there were any
+    return {
+        layer: Convolution.of(network["shapes"][layer], one) for layer, one in said if one["kind"] == "conv"
+    }

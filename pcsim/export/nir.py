@@ -13,6 +13,7 @@ tangents at a recorded state, ĥ ↦ f(ĥ*) + f'(ĥ*) ⊙ (ĥ − ĥ*), whose sl
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -21,10 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pcsim.analysis.convolution import Convolution, convolutions
 from pcsim.errors import ConfigurationError, TraceError
 from pcsim.export.functions import ACTIVATIONS, output_tangent
 from pcsim.export.options import Options, Outcome, Progress
 from pcsim.export.recorded import Array, Model, Parameters, Recording
+from pcsim.export.unrolled import unrolled
 from pcsim.tracing.reader import TraceReader
 
 if TYPE_CHECKING:
@@ -45,15 +48,16 @@ def write(trace: TraceReader, out: Path, options: Options, progress: Progress) -
     """Write `graph.nir` (`nir.read`) and, where states are recorded, `recording.nir` (`nir.read_data`).
 
     Raises:
-        TraceError: weight or bias are not recorded, or not at the step asked for, or there are convolutions.
+        TraceError: weight or bias are not recorded, or not at the step asked for; a convolution that is too
+            large as a matrix.
         ConfigurationError: the package nir is missing; the network has functions that NIR cannot say, and
             linearisation was not asked for; a layer without any leak.
     """
     library = _library()
     recording = Recording(trace)
     model = recording.model
-    recording.require_dense(*range(model.top))
-    _check_sayable(model, options)
+    maps = convolutions(trace)
+    _check_sayable(model, maps, options)
     needed = [f"{kind}_{layer}" for layer in range(model.top) for kind in ("weight", "bias")]
     if options.linearise is not None:
         needed += [f"activity_{layer}" for layer in range(model.top + 1)]
@@ -61,9 +65,12 @@ def write(trace: TraceReader, out: Path, options: Options, progress: Progress) -
             raise ConfigurationError("--linearise and --step name different training steps: expected one")
     asked = options.step if options.linearise is None else options.linearise
     step = recording.choose(needed, asked)
-    parameters = [recording.parameters(layer, step) for layer in range(model.top)]
+    parameters = [
+        _connection(recording, layer, step, maps.get(layer), options.linearise is not None)
+        for layer in range(model.top)
+    ]
     tangents = _tangents(recording, parameters, step, options.linearise is not None)
-    notes = _unsaid(model, trace, step, parameters[0].when, options)
+    notes = _unsaid(model, maps, trace, step, parameters[0].when, options)
     metadata = {
         "made_by": "pcsim export",
         "unsaid": json.dumps(notes),
@@ -92,7 +99,7 @@ def _library() -> ModuleType:
         raise ConfigurationError("--to nir needs the package nir: pip install 'pcsim[export]'") from error
 
 
-def _check_sayable(model: Model, options: Options) -> None:
+def _check_sayable(model: Model, maps: Mapping[int, Convolution], options: Options) -> None:
     """Refuse what would come out wrong.
 
     Raises:
@@ -104,10 +111,10 @@ def _check_sayable(model: Model, options: Options) -> None:
                 f"layer {layer} has precision 0 and activity decay 0, an integrator without a leak: "
                 "expected one above 0 for a NIR graph"
             )
-    functions = {*model.activation[1 : model.top], model.output} - {"identity"}
+    functions = _functions(model, maps)
     if functions and options.linearise is None:
         raise ConfigurationError(
-            f"NIR has no node for the gate f' of {' and '.join(sorted(functions))}: expected a network of "
+            f"NIR has no node for the gate f' of {' and '.join(functions)}: expected a network of "
             "identity functions, or --linearise STEP to replace functions by tangents at a recorded state"
         )
 
@@ -133,6 +140,26 @@ def _tangents(
     prediction = last.weight @ ACTIVATIONS[model.activation[model.top - 1]].value(at) + last.bias
     value, jacobian = output_tangent(model.output, prediction)
     return found, Tangent(jacobian, value - jacobian @ prediction)
+
+
+def _functions(model: Model, maps: Mapping[int, Convolution]) -> list[str]:
+    """Return the names of what is not linear in a network."""
+    names = {*model.activation[1 : model.top], model.output, *(one.after for one in maps.values())}
+    pools = {"max pooling" for one in maps.values() if one.pool == "max"}
+    return sorted((names | pools) - {"identity"})
+
+
+def _connection(
+    recording: Recording, layer: int, step: int, convolution: Convolution | None, linearise: bool
+) -> Parameters:
+    """Return a connection as a matrix and a bias; a convolution as its tangent at the recorded state."""
+    own = recording.parameters(layer, step)
+    if convolution is None:
+        return own
+    at = np.zeros(recording.model.sizes[layer])
+    if linearise:
+        at = recording.states([f"activity_{layer}"], step).arrays[f"activity_{layer}"][-1, 0]
+    return unrolled(convolution, own, at)
 
 
 class _Circuit:
@@ -231,7 +258,14 @@ def _add_output(circuit: _Circuit, model: Model, output: Tangent, prediction: st
     circuit.error(top, size, said)
 
 
-def _unsaid(model: Model, trace: TraceReader, step: int, when: str, options: Options) -> list[str]:
+def _unsaid(
+    model: Model,
+    maps: Mapping[int, Convolution],
+    trace: TraceReader,
+    step: int,
+    when: str,
+    options: Options,
+) -> list[str]:
     """Return what the graph does not say, a sentence each."""
     rule = (trace.attributes.get("experiment") or {}).get("learning", "?")
     notes = [
@@ -245,7 +279,13 @@ def _unsaid(model: Model, trace: TraceReader, step: int, when: str, options: Opt
         notes.append("Incremental order: its weights change in every iteration, those of the graph do not.")
     if model.step_decay == "harmonic":
         notes.append("Step decay: τ is that of ε; with Euler steps of 1/(1 + t) iterations, k = ε/(1 + t).")
-    functions = sorted({*model.activation[1 : model.top], model.output} - {"identity"})
+    if maps:
+        layers = ", ".join(str(layer) for layer in maps)
+        notes.append(
+            f"Convolutions (from layer {layers}): written as the matrices that they are, so the graph does "
+            "not say that their weights are shared."
+        )
+    functions = _functions(model, maps)
     if functions and options.linearise is not None:
         notes.append(
             f"Linearised at training step {step}, first recorded sample, last iteration: "

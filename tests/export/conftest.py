@@ -36,10 +36,13 @@ def experiment(order="sequential", **changes):
         "hardware": None,
         "epochs": 1,
         "network": {},
+        "layers": None,
     } | changes
-    network = pcsim.Network.dense(
-        given["sizes"], **{"activation": "tanh", "dtype": "float64", "seed": 2} | given["network"]
-    )
+    constants = {"activation": "tanh", "dtype": "float64", "seed": 2} | given["network"]
+    if given["layers"]:
+        network = pcsim.Network.of(given["layers"], **constants)
+    else:
+        network = pcsim.Network.dense(given["sizes"], **constants)
     how = {name: given[name] for name in ("samples", "every")} | {"dtype": given["probe_dtype"]}
     probes = (pcsim.Probe("all", given["record"], **how),) if given["record"] else ()
     schedule = pcsim.Schedule(order, given["iterations"], given["step_size"], given["step_decay"])

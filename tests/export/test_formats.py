@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -25,7 +26,7 @@ from pcsim.export.testbench import read
 ROOT = Path(__file__).parents[2]
 STATIC = ("sequential", "simultaneous", "bottom-up", "red-black", "incremental")
 CASES = [(order, engine) for order in STATIC for engine in ("fast", "event")] + [("asynchronous", "event")]
-NEEDS_EVENTS = {"perfetto", "traffic"}
+NEEDS_EVENTS = {"perfetto", "sanafe", "traffic"}
 
 
 def options_for(name, step=6):
@@ -47,6 +48,10 @@ def look(name, out):
                 assert np.isfinite(archive["summary/free_energy"]).all()
         case "perfetto":
             assert json.loads(out.read_text())["traceEvents"]
+        case "sanafe":
+            spikes = "".join(re.findall(r"spikes: \[([01,]+)\]", (out / "net.yaml").read_text()))
+            count = json.loads((out / "manifest.json").read_text())["count"]
+            assert spikes.count("1") == count["packets"] > 0
         case "testbench":
             assert all(one.holds for one in read(out).check())
         case "traffic":
@@ -352,13 +357,12 @@ def test_a_convolutional_network(convolutional, tmp_path, name):
 
 
 def test_equations_of_a_convolutional_network(convolutional, tmp_path):
-    """A convolution is refused in one line where p = W f(ĥ) + b is all there is; dense ones are not."""
-    for to, options in (("nir", Options()), ("nir", Options(linearise=2))):
-        with pytest.raises(TraceError, match=r"connection from layer 0 to 1 is conv.*expected a dense one"):
-            export(convolutional, to, tmp_path / "out", options)
+    """The test bench of a dense connection above a convolution holds; NIR gets the convolution as a matrix."""
+    made = export(convolutional, "nir", tmp_path / "n", Options(linearise=2))
+    assert any("Convolutions (from layer 0)" in note for note in made.notes)
     made = export(convolutional, "testbench", tmp_path / "b", Options(layer=1, step=2))
     assert all(one.holds and one.checked for one in read(tmp_path / "b").check()), made.notes
-    assert [file.name for file in tmp_path.iterdir()] == ["b"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["b", "n"]
 
 
 def test_a_hidden_layer_below_a_convolution(tmp_path):

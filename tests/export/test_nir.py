@@ -7,6 +7,7 @@ import json
 import nir
 import numpy as np
 import pytest
+import torch
 
 import pcsim
 from pcsim.errors import ConfigurationError, TraceError
@@ -309,3 +310,58 @@ def test_a_network_without_hidden_layers(trace_of, tmp_path):
     states = recorded(data, 0)
     told = replayed(graph, states, np.ones(3))
     assert np.allclose(told["error_1"], states["error_1"], atol=1e-13)
+
+
+CONVOLUTIONS = ("1x8x8", "conv 3 3x3/1 average 2", "conv 4 2x2/1", "dense 10")
+
+
+def test_linear_convolutions_do_what_was_recorded(trace_of, tmp_path):
+    """Convolutions and average pools without other functions are exact, in every iteration."""
+    path = trace_of("simultaneous", "fast", network=LINEAR, layers=CONVOLUTIONS, iterations=6)
+    made, graph, data = exported(path, tmp_path / "g")
+    assert any("Convolutions (from layer 0, 1)" in note for note in made.notes)
+    for sample in (0, 1):
+        states = recorded(data, sample)
+        told = replayed(graph, states, graph.metadata["euler_steps"])
+        for name in states.keys() - {"input", "target"}:
+            assert np.allclose(told[name], states[name], rtol=0, atol=1e-12), name
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize("pool", ["max 2", "average 2"])
+def test_linearised_convolutions_touch_the_network(trace_of, tmp_path, activation, pool):
+    """Where a convolution was linearised the graph moves as torch's autograd says, and predicts the same."""
+    layers = ("1x8x8", "conv 3 3x3/1", f"conv 4 3x3/1 {pool}", "dense 10")
+    network = {"activation": activation, "output": "softmax"}
+    path = trace_of("simultaneous", "fast", network=network, layers=layers)
+    _, graph, data = exported(path, tmp_path / "g", linearise=6)
+    states = {name: values[-1:] for name, values in recorded(data, 0).items()}
+    k, epsilon = 0.01, 0.1
+    told = replayed(graph, states, [k])
+    with pcsim.open_trace(path) as trace:
+        probe = trace.table("probes/all")
+        row = probe.read("step").tolist().index(6)
+        weight, bias = (
+            torch.tensor(probe.column(f"{kind}_1")[row] - probe.column(f"{change}_1")[row])
+            for kind, change in (("weight", "update"), ("bias", "bias_update"))
+        )
+    at = torch.tensor(states["activity_1"][0], requires_grad=True)
+    made = getattr(torch, activation)(torch.conv2d(at.reshape(1, 3, 6, 6), weight, bias))
+    pooled = {"max 2": torch.max_pool2d, "average 2": torch.nn.functional.avg_pool2d}[pool](made, 2)
+    pooled.flatten().backward(torch.tensor(states["error_2"][0]))
+    move = at.grad.numpy() - states["error_1"][0]
+    assert np.allclose(told["prediction_2"][0], pooled.detach().numpy().ravel(), rtol=0, atol=1e-12)
+    assert np.allclose(
+        told["activity_1"][1], states["activity_1"][0] + k * epsilon * move, rtol=0, atol=1e-13
+    )
+
+
+def test_convolutions_that_cannot_be_said(trace_of, tmp_path, monkeypatch):
+    """Max pooling needs a tangent; a matrix that nobody could load is refused by its size."""
+    path = trace_of(network=LINEAR, layers=("1x8x8", "conv 3 3x3/1 max 2", "dense 10"))
+    with pytest.raises(ConfigurationError, match="no node for the gate f' of max pooling"):
+        export(path, "nir", tmp_path / "g")
+    path = trace_of(network=LINEAR, layers=CONVOLUTIONS)
+    monkeypatch.setattr("pcsim.export.unrolled.MOST_ENTRIES", 1000)
+    with pytest.raises(TraceError, match="from 64 to 27 neurons has 1,728 entries"):
+        export(path, "nir", tmp_path / "g")
