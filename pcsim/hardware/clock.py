@@ -51,6 +51,8 @@ class Hardware:
         time_per_message: of any message.
         time_per_byte: of each byte in a message.
         links: latency and jitter.
+        operation_times: of single operations instead, by (name, layer).
+        unpriced: what takes no time here only because nobody knows how much; see `machine_clock`.
 
     Raises:
         ConfigurationError: a duration below 0.
@@ -61,15 +63,24 @@ class Hardware:
     time_per_message: float = 0.0
     time_per_byte: float = 0.0
     links: Links = Links()
+    operation_times: Mapping[tuple[str, int], float] = field(default_factory=dict)
+    unpriced: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("time_per_operation", "time_per_multiplication", "time_per_message", "time_per_byte"):
             time = getattr(self, name)
             refuse_unless(0 <= time < float("inf"), f"hardware.{name}", time, "0 or more")
+        for (name, layer), time in self.operation_times.items():
+            refuse_unless(0 <= time < float("inf"), f"time of {name}(layer {layer})", time, "0 or more")
 
-    def operation_time(self, multiplications: int) -> float:
+    def operation_time(self, name: str, layer: int, multiplications: int) -> float:
         """Return how long a layer is busy with an operation of so many multiplications."""
-        return self.time_per_operation + self.time_per_multiplication * multiplications
+        given = self.operation_times.get((name, layer))
+        return (
+            self.time_per_operation + self.time_per_multiplication * multiplications
+            if given is None
+            else given
+        )
 
     def message_time(self, source: int, target: int, size: int, rng: np.random.Generator) -> float:
         """Return how long a message of `size` bytes is under way."""

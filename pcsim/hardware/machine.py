@@ -1,0 +1,184 @@
+"""A machine: its prices and its chip, read from a TOML file; those that come with pcsim are in `presets/`."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from pcsim.errors import ConfigurationError, nearest
+from pcsim.hardware.chip import Chip
+from pcsim.hardware.prices import Evidence, Price, PriceList, Term
+
+PRESETS = Path(__file__).parent / "presets"
+UNITS = {"energy": ("pJ", "1"), "time": ("ns", "1")}
+_NUMBERS = {"near_bytes": int, "packet_bytes": int, "hop_mm": float}
+_TEXTS = ("title", "source", "notes")
+_PRICE = ("value", "unit", "source", "evidence", "includes")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a schedule would run on.
+
+    Attributes:
+        name: of the preset, or the stem of the file.
+        title: one line for tables.
+        source: where its prices come from, in a few words: printed beside every total.
+        notes: what the prices are about and what is left out.
+        prices: what is charged.
+        chip: the mesh of cores, if there is one.
+        near_bytes: weights beyond so many bytes are far; None: as many as the chip's cores hold, and
+            without a chip any number.
+        packet_bytes: of payload in one packet; None: a packet carries one value.
+        hop_mm: length of the wire from one router to the next; None: not known.
+    """
+
+    name: str
+    title: str
+    source: str
+    notes: str
+    prices: PriceList
+    chip: Chip | None = None
+    near_bytes: int | None = None
+    packet_bytes: int | None = None
+    hop_mm: float | None = None
+
+    @property
+    def near_capacity(self) -> int | None:
+        """Bytes of weights that fit near the arithmetic; None if there is no limit."""
+        if self.near_bytes is not None:
+            return self.near_bytes
+        if self.chip is None or self.chip.synapse_bytes_per_core is None:
+            return None
+        return self.chip.cores * self.chip.synapse_bytes_per_core
+
+
+def machine_names() -> tuple[str, ...]:
+    """Return the names of the presets, sorted."""
+    return tuple(sorted(path.stem for path in PRESETS.glob("*.toml")))
+
+
+def load_machine(name: str | PathLike[str]) -> Machine:
+    """Read a preset by its name, or a file that ends in .toml.
+
+    Raises:
+        ConfigurationError: one line: what was given, what was expected, what to do.
+    """
+    path = Path(name)
+    if path.suffix != ".toml":
+        if str(name) not in machine_names():
+            hint = nearest(str(name), machine_names())
+            raise ConfigurationError(f"hardware '{name}': expected a preset or a .toml file; {hint}")
+        path = PRESETS / f"{name}.toml"
+    try:
+        document = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}: expected a machine file (TOML)") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError(f"{path}: broken TOML: {' '.join(str(error).split())}") from None
+    try:
+        return _machine(path.stem, document)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error}") from None
+
+
+def _machine(name: str, document: Mapping[str, Any]) -> Machine:
+    """Check a machine file that is a dictionary already."""
+    known = (*_TEXTS, *_NUMBERS, *UNITS, "chip")
+    for key in document:
+        if key not in known:
+            raise ConfigurationError(f"{key}: unknown key: {nearest(key, known)}")
+    texts = {key: document.get(key, "") for key in _TEXTS}
+    for key, text in texts.items():
+        if not isinstance(text, str) or (not text and key != "notes"):
+            raise ConfigurationError(f"{key} = {text!r}: expected text that is not empty")
+    numbers: dict[str, Any] = {
+        key: _number(key, document[key], kind) for key, kind in _NUMBERS.items() if key in document
+    }
+    prices = PriceList(**{kind: _prices(kind, _table(kind, document.get(kind, {}))) for kind in UNITS})
+    if Term.LINK_BIT_MM in prices.energy and "hop_mm" not in numbers:
+        raise ConfigurationError(
+            "energy.link_bit_mm: expected hop_mm too, the millimetres from router to router"
+        )
+    chip = _chip(_table("chip", document["chip"]), prices) if "chip" in document else None
+    return Machine(name, **texts, prices=prices, chip=chip, **numbers)
+
+
+def _chip(table: Mapping[str, Any], prices: PriceList) -> Chip:
+    """Make the chip; a hop that has a price in time need not be given twice."""
+    known = [field.name for field in fields(Chip)]
+    for key in table:
+        if key not in known:
+            raise ConfigurationError(f"chip.{key}: unknown key: {nearest(key, known)}")
+    for key in ("rows", "columns"):
+        if key not in table:
+            raise ConfigurationError(f"chip.{key} is missing: expected a whole number from 1")
+    hops = (("hop_ns_horizontal", Term.HOP_HORIZONTAL), ("hop_ns_vertical", Term.HOP_VERTICAL))
+    priced = {key: prices.time[term].value for key, term in hops if term in prices.time}
+    return Chip(**{**priced, **table})
+
+
+def _prices(kind: str, table: Mapping[str, Any]) -> dict[Term, Price]:
+    """Read [energy.*] or [time.*]."""
+    read = {}
+    for term, entry in table.items():
+        where = f"{kind}.{term}"
+        if term not in list(Term):
+            raise ConfigurationError(f"{where}: unknown term: {nearest(term, [str(one) for one in Term])}")
+        read[Term(term)] = _price(where, UNITS[kind], _table(where, entry))
+    if len({price.unit for price in read.values()}) > 1:
+        raise ConfigurationError(f"{kind}: expected one unit for all of them, {' or '.join(UNITS[kind])}")
+    return read
+
+
+def _price(where: str, units: tuple[str, ...], entry: Mapping[str, Any]) -> Price:
+    for key in entry:
+        if key not in _PRICE:
+            raise ConfigurationError(f"{where}.{key}: unknown key: {nearest(key, _PRICE)}")
+    for key in _PRICE[:4]:
+        if key not in entry:
+            raise ConfigurationError(f"{where}.{key} is missing: every price has {', '.join(_PRICE[:4])}")
+    if entry["unit"] not in units:
+        raise ConfigurationError(f"{where}.unit = {entry['unit']!r}: expected {' or '.join(units)}")
+    if not isinstance(entry["source"], str) or not entry["source"]:
+        raise ConfigurationError(
+            f"{where}.source = {entry['source']!r}: expected text: where the number is from"
+        )
+    kinds = [str(one) for one in Evidence]
+    if entry["evidence"] not in kinds:
+        raise ConfigurationError(
+            f"{where}.evidence = {entry['evidence']!r}: expected one of {', '.join(kinds)}"
+        )
+    includes = entry.get("includes", [])
+    unknown = [one for one in includes if one not in list(Term)] if isinstance(includes, list) else [includes]
+    if unknown:
+        raise ConfigurationError(f"{where}.includes = {unknown[0]!r}: expected a list of terms")
+    try:
+        return Price(
+            entry["value"],
+            entry["unit"],
+            entry["source"],
+            Evidence(entry["evidence"]),
+            frozenset(map(Term, includes)),
+        )
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{where}: {error}") from None
+
+
+def _number(key: str, number: object, kind: type) -> int | float:
+    good = isinstance(number, int | float) and not isinstance(number, bool) and 0 < number < float("inf")
+    if not good or (kind is int and not isinstance(number, int)):
+        expected = "a whole number from 1" if kind is int else "a number above 0"
+        raise ConfigurationError(f"{key} = {number!r}: expected {expected}")
+    assert isinstance(number, int | float)
+    return number
+
+
+def _table(where: str, value: object) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigurationError(f"{where} = {value!r}: expected a table of keys")
+    return value

@@ -1,0 +1,171 @@
+"""`pcsim energy`: tables, JSON, pictures and refusals as a user meets them; the clock of `hardware.model`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from pcsim.cli import app
+from pcsim.commands.energy import quantity
+from pcsim.errors import ConfigurationError
+from pcsim.hardware.machine import PRESETS, machine_names
+
+DIGITS = Path(__file__).parents[2] / "models" / "digits.toml"
+QUICK = ["--mini-batches", "2", "--set", "network.layers=[64,12,10]"]
+
+
+def call(*arguments: object) -> str:
+    """Run the command line in this process and return what it prints; its errors go through."""
+    outcome = CliRunner(env={"COLUMNS": "80"}).invoke(app, list(map(str, arguments)), catch_exceptions=False)
+    assert outcome.exit_code == 0, outcome.stderr
+    return outcome.stdout
+
+
+def test_the_table_fits_and_says_what_it_leaves_out():
+    """Totals of both ways with their source beside them, shares, and what has no price, in 80 columns."""
+    shown = call("energy", DIGITS, "--hardware", "loihi2018", "--hardware", "digital-45nm", *QUICK)
+    for text in ("loihi2018", "Davies 2018, table 2", "digital-45nm", "Horowitz 2014", "dense", "events"):
+        assert text in shown
+    assert "loihi2018: pre-silicon simulation (Davies 2018, table 2)" in shown
+    assert "loihi2018: no price, not in the energy: operation, reduction" in shown
+    assert "digital-45nm: no price in time at all" in shown
+    assert "one hop along a row" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_json_adds_up():
+    """Scripts get the same totals: by layer, operation, term, level and link, and the prices with sources."""
+    chosen = ["--hardware", "mesh", "--order", "simultaneous"]
+    found = json.loads(call("energy", DIGITS, *chosen, "--json", *QUICK))
+    (order,) = found["orders"]
+    assert (order["order"], order["batch"], order["mini_batches"]) == ("simultaneous", 32, 2)
+    assert set(order["metrics"]) == {
+        *("Dense", "Effective_MACs", "Effective_ACs"),
+        *("ActivationSparsity", "ConnectionSparsity", "Footprint"),
+    }
+    (machine,) = order["machines"]
+    for way in ("dense", "events"):
+        bill = machine[way]
+        for parts in ("by_layer", "by_operation", "by_term", "by_level", "by_link"):
+            assert sum(bill[parts].values()) == pytest.approx(bill["energy"], rel=1e-12)
+        assert sum(row["energy"] for row in bill["rows"]) == pytest.approx(bill["energy"], rel=1e-12)
+        assert bill["energy_a_sample"] == bill["energy"] / 32
+        assert bill["energy_delay_product"] == pytest.approx(bill["energy"] * bill["latency"])
+    assert machine["events"]["energy"] < machine["dense"]["energy"]
+    assert machine["prices"]["energy"]["hop_vertical"]["source"].startswith("Noxim")
+    assert machine["prices"]["energy"]["hop_vertical"]["evidence"] == "second-hand"
+
+
+def test_the_list_names_every_preset_in_one_line_with_its_source():
+    """What there is, before anybody reads TOML."""
+    lines = call("energy", "--list").splitlines()
+    for name in machine_names():
+        assert sum(line.startswith(f"{name} ") for line in lines) == 1
+    assert max(map(len, lines)) <= 80
+    machines = json.loads(call("energy", "--list", "--json"))
+    assert [machine["machine"] for machine in machines] == list(machine_names())
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_the_picture_is_one(tmp_path):
+    """A PNG that opens, also for a single machine and for several orders; nothing is overwritten."""
+    out = tmp_path / "energy.png"
+    orders = ["--order", "sequential", "--order", "asynchronous"]
+    assert f"picture: {out}" in call("energy", DIGITS, "-o", out, *orders, *QUICK)
+    with Image.open(out) as picture:
+        assert picture.size[0] > 1000
+        assert len(picture.convert("RGB").getcolors(1 << 24)) > 8
+    with pytest.raises(ConfigurationError, match="exists; pass --force"):
+        call("energy", DIGITS, "-o", out, *QUICK)
+    call("energy", DIGITS, "-o", out, "--force", "--hardware", "survey-odin", *QUICK)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), "expected a model file, or --list"),
+        (
+            (DIGITS, "--hardware", "loihi2"),
+            "hardware 'loihi2': expected a preset or a .toml file; did you mean",
+        ),
+        ((DIGITS, "--hardware", "unit", "--hardware", "unit"), "expected each machine and order once"),
+        ((DIGITS, "-o", "energy.gif"), "energy.gif: expected a name that ends in .png, .svg or .pdf"),
+        ((DIGITS, "--order", "upside-down"), "schedule.order = 'upside-down': expected one of"),
+        ((DIGITS, "--mini-batches", 1000), "mini-batches = 1000: expected 1 to 44"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, says):
+    """What was given, what was expected, what to do."""
+    with pytest.raises(ConfigurationError) as refusal:
+        call("energy", *arguments)
+    assert says in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_broken_machine_file_ends_with_code_2(tmp_path):
+    """A real process: one line on standard error, no traceback."""
+    path = tmp_path / "mine.toml"
+    path.write_text('title = "mine"\nsource = "mine"\n[energy.hopp]\nvalue = 1\n')
+    start = [sys.executable, "-c", "from pcsim.cli import main; main()"]
+    command = [*start, "energy", str(DIGITS), "--hardware", str(path)]
+    outcome = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert outcome.returncode == 2
+    assert outcome.stderr.startswith(f"error: {path}: energy.hopp: unknown term: ")
+    assert outcome.stderr.count("\n") == 1
+
+
+def test_the_event_engine_takes_a_machines_times():
+    """`hardware.model=NAME` sets the clock that the bill's dense latency has; what has no time is said."""
+    own = ["--set", "network.layers=[64,12,10]"]
+    outcome = CliRunner().invoke(
+        app, ["simulate", str(DIGITS), "--set", "hardware.model=loihi2018", "--json", *own]
+    )
+    assert outcome.stderr == "takes no time, as it has no price: operation, reduction\n"
+    time = json.loads(outcome.stdout)["totals"]["simulated_time"]
+    path = PRESETS / "loihi2018.toml"
+    from_file = ["--set", "hardware.model=file", "--set", f'hardware.path="{path}"']
+    again = CliRunner().invoke(app, ["simulate", str(DIGITS), *from_file, "--json", *own])
+    assert json.loads(again.stdout)["totals"]["simulated_time"] == time
+    bill = json.loads(call("energy", DIGITS, "--json", *QUICK))["orders"][0]["machines"][0]["dense"]
+    assert time == pytest.approx(bill["latency"], rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["hardware.model=file"], "hardware.path is missing: expected a machine file"),
+        (
+            ["hardware.model=mesh", "hardware.path=x.toml"],
+            "hardware.path = 'x.toml': expected no path unless",
+        ),
+        (["hardware.model=file", f"hardware.path={PRESETS / 'survey-odin.toml'}"], "has no prices in time"),
+    ],
+)
+def test_clocks_that_cannot_be(overrides, says):
+    """A machine without times would let everything happen at once."""
+    with pytest.raises(ConfigurationError, match=says):
+        call("simulate", DIGITS, *(word for one in overrides for word in ("--set", one)))
+
+
+@pytest.mark.parametrize(
+    ("value", "units", "text"),
+    [
+        (129_108_195.2, ("pJ",), "129 µJ"),
+        (0.5, ("pJ",), "500 fJ"),
+        (16_985_700.9, ("ns",), "17 ms"),
+        (1e9, ("ns",), "1 s"),
+        (129e6 * 17e6, ("pJ", "ns"), "2.19 µJ·s"),
+        (999_700, ("pJ",), "1 µJ"),
+        (5_227_000, ("1",), "5.23 M"),
+        (0.0, ("pJ",), "0 J"),
+    ],
+)
+def test_quantities_are_written_with_prefixes(value, units, text):
+    """PJ and ns are for files; people read three digits and a prefix."""
+    assert quantity(value, *units) == text

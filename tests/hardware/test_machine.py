@@ -1,0 +1,136 @@
+"""Machine files: what comes with pcsim is whole, and what a user writes is read or refused in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from pcsim.config import MachineHardwareConfig
+from pcsim.errors import ConfigurationError
+from pcsim.hardware.machine import load_machine, machine_names
+from pcsim.hardware.prices import WHOLE, Evidence, Term
+
+GOOD = """
+title = "mine"
+source = "my bench"
+[energy.synaptic_operation]
+value = 2.5
+unit = "pJ"
+source = "measured on my bench"
+evidence = "measured"
+includes = ["multiplication", "addition"]
+[time.hop_vertical]
+value = 3
+unit = "ns"
+source = "data sheet"
+evidence = "simulated"
+[chip]
+rows = 2
+columns = 3
+synapse_bytes_per_core = 100
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    """Write a machine file."""
+    path = folder / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", machine_names())
+def test_every_preset_says_where_each_number_is_from(name):
+    """A number without value, source and evidence is worth nothing, and a made-up one must say so."""
+    machine = load_machine(name)
+    assert machine.title
+    assert machine.notes.strip()
+    prices = [*machine.prices.energy.items(), *machine.prices.time.items()]
+    assert prices
+    for term, price in prices:
+        assert len(price.source) >= 7
+        assert price.evidence in Evidence
+        assert not price.includes & set(WHOLE)
+        assert not price.includes or term in WHOLE or term.startswith("hop_")
+    if not {"unit", "mesh", "gpu-like"} & {name}:
+        assert all(price.evidence is not Evidence.ASSUMED for _, price in prices)
+
+
+def test_model_files_know_the_machines_that_have_times():
+    """`hardware.model` lists names that the configuration cannot look up: it must not import the presets."""
+    known = set(get_args(MachineHardwareConfig.model_fields["model"].annotation)) - {"file"}
+    timed = {name for name in machine_names() if load_machine(name).prices.time} - {"unit"}
+    assert known == timed
+
+
+def test_a_users_file(tmp_path):
+    """User files are welcome: name from the file, the chip's hops from prices, capacity from the cores."""
+    machine = load_machine(written(tmp_path, GOOD))
+    assert (machine.name, machine.title) == ("mine", "mine")
+    price = machine.prices.energy[Term.SYNAPTIC_OPERATION]
+    assert (price.value, price.evidence) == (2.5, Evidence.MEASURED)
+    assert price.includes == {Term.MULTIPLICATION, Term.ADDITION}
+    assert machine.chip is not None
+    assert (machine.chip.hop_ns_horizontal, machine.chip.hop_ns_vertical) == (None, 3)
+    assert machine.near_capacity == 6 * 100
+
+
+def test_the_example_of_the_documentation_is_one(tmp_path):
+    """What a reader copies from docs/hardware.md has to work."""
+    page = (Path(__file__).parents[2] / "docs" / "hardware.md").read_text(encoding="utf-8")
+    example = page.split("```toml\n")[1].split("```")[0]
+    machine = load_machine(written(tmp_path, example))
+    assert machine.prices.energy[Term.SYNAPTIC_OPERATION].value == 5
+    assert machine.near_capacity == 2**20
+    for name in machine_names():
+        assert name in page or f"{name.split('-')[0]}-…" in page
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("value = 2.5", "value = -1", "energy.synaptic_operation: value of a price = -1: expected a finite"),
+        ("value = 2.5", "value = nan", "value of a price = nan: expected a finite number"),
+        ("value = 2.5", "value = true", "value of a price = True: expected a finite number"),
+        ("value = 2.5\n", "", "energy.synaptic_operation.value is missing"),
+        ('unit = "pJ"', 'unit = "nJ"', "energy.synaptic_operation.unit = 'nJ': expected pJ or 1"),
+        ('"measured on my bench"', '""', "energy.synaptic_operation.source = '': expected text"),
+        ('"measured"', '"felt"', "evidence = 'felt': expected one of measured, simulated"),
+        ('"addition"]', '"adition"]', "includes = 'adition': expected a list of terms"),
+        ("energy.synaptic_operation", "energy.synaptic_op", "did you mean 'synaptic_operation'?"),
+        ("includes", "include", "did you mean 'includes'?"),
+        ("[chip]", "[chips]", "chips: unknown key: did you mean 'chip'?"),
+        ("rows = 2\n", "", "chip.rows is missing"),
+        ("rows = 2", "rows = 0", "chip.rows = 0: expected a whole number"),
+        ("rows = 2", "rowz = 2", "chip.rowz: unknown key: did you mean 'rows'?"),
+        ('title = "mine"\n', "", "title = '': expected text"),
+        (
+            'source = "my bench"',
+            'source = "my bench"\npacket_bytes = 1.5',
+            "packet_bytes = 1.5: expected a whole",
+        ),
+        ("[energy.synaptic_operation]", "[energy.link_bit_mm]", "expected hop_mm too"),
+        ("[chip]", "chip", "broken TOML"),
+    ],
+)
+def test_a_wrong_file_is_refused_in_one_line(tmp_path, old, new, says):
+    """Bad input: what was given, what was expected, what to do."""
+    assert old in GOOD
+    path = written(tmp_path, GOOD.replace(old, new))
+    with pytest.raises(ConfigurationError) as refusal:
+        load_machine(path)
+    text = str(refusal.value)
+    assert says in text
+    assert str(path) in text
+    assert "\n" not in text
+
+
+def test_an_unknown_machine_is_refused_with_the_nearest_name():
+    """A misspelt preset is the most likely mistake."""
+    with pytest.raises(
+        ConfigurationError, match=r"hardware 'loihi18': expected a preset .* mean 'loihi2018'\?"
+    ):
+        load_machine("loihi18")
+    with pytest.raises(ConfigurationError, match=r"nowhere.toml: No such file"):
+        load_machine("nowhere.toml")
