@@ -13,7 +13,9 @@ from pcsim.commands import AsJson, Force
 from pcsim.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from pcsim.export import Exported, Options
+    from pcsim.export import Exported, Options, Prices
+
+MACHINE = "sanafe-loihi"
 
 
 def export(
@@ -22,7 +24,7 @@ def export(
     out: Annotated[Path | None, typer.Option("-o", "--out", help="File or folder to make.")] = None,
     listing: Annotated[bool, typer.Option("--list", help="List the formats and leave.")] = False,
     step: Annotated[
-        int | None, typer.Option(min=0, help="Only this training step (nir, perfetto, testbench).")
+        int | None, typer.Option(min=0, help="Only this training step (nir, perfetto, sanafe, testbench).")
     ] = None,
     layer: Annotated[int | None, typer.Option(min=0, help="Hidden layer (testbench).")] = None,
     numbers: Annotated[
@@ -37,6 +39,17 @@ def export(
         int | None,
         typer.Option(
             min=0, metavar="STEP", help="Replace functions by tangents at this training step's state (nir)."
+        ),
+    ] = None,
+    mapping: Annotated[
+        Path | None,
+        typer.Option(metavar="MAP.json", help="Placement of `pcsim map` (sanafe) [a core a layer]."),
+    ] = None,
+    hardware: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE.toml",
+            help=f"Machine with the prices (sanafe) [that of MAP.json, else {MACHINE}].",
         ),
     ] = None,
     force: Force = False,
@@ -54,12 +67,31 @@ def export(
         return
     if trace is None or out is None or not to:
         raise ConfigurationError("export: expected TRACE.h5 --to FORMAT -o PATH, or --list")
-    options = Options(step, layer, tuple(numbers) if numbers else None, linearise)
+    prices = _prices(mapping, hardware) if hardware or to == "sanafe" else None
+    options = Options(step, layer, tuple(numbers) if numbers else None, linearise, mapping, prices)
     if as_json:
         made = export_trace(trace, to, out, options, overwrite=force)
         typer.echo(json.dumps(made.to_dict(), indent=2))
     else:
         _show(_with_bar(trace, to, out, options, force))
+
+
+def _prices(mapping: Path | None, hardware: str | None) -> Prices:
+    """Return the prices of a machine: the one named, else that of the mapping."""
+    from pcsim.export import Prices
+    from pcsim.hardware.machine import load_machine
+    from pcsim.hardware.mapping import Mapping
+
+    machine = load_machine(hardware or (Mapping.load(mapping).machine if mapping else MACHINE))
+    kinds = (machine.prices.energy, machine.prices.time)
+    energy, time = ({str(term): price.value for term, price in kind.items()} for kind in kinds)
+    if machine.chip:
+        hops = {
+            "hop_horizontal": machine.chip.hop_ns_horizontal,
+            "hop_vertical": machine.chip.hop_ns_vertical,
+        }
+        time |= {term: value for term, value in hops.items() if value is not None}
+    return Prices(machine.name, machine.source, energy, time, machine.packet_bytes)
 
 
 def _with_bar(trace: Path, to: str, out: Path, options: Options, force: bool) -> Exported:

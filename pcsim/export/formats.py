@@ -15,7 +15,14 @@ from pcsim.export.target import MADE_BY, MANIFEST, new_file, new_folder
 from pcsim.tracing.reader import TraceReader, open_trace
 
 NO_OPTIONS = Options()
-FLAGS = {"step": "--step", "layer": "--layer", "fixed_point": "--format", "linearise": "--linearise"}
+FLAGS = {
+    "step": "--step",
+    "layer": "--layer",
+    "fixed_point": "--format",
+    "linearise": "--linearise",
+    "mapping": "--mapping",
+    "prices": "--hardware",
+}
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,12 @@ FORMATS: dict[str, Format] = {
     "npz": Format("all tables as one NumPy archive", "any table", folder=False),
     "perfetto": Format(
         "timeline for ui.perfetto.dev (Chrome trace-event JSON)", "events", folder=False, options=("step",)
+    ),
+    "sanafe": Format(
+        "chip, mapped network and one step's messages for the simulator SANA-FE",
+        "events",
+        folder=True,
+        options=("step", "mapping", "prices"),
     ),
     "testbench": Format(
         "stimulus and expected response of one layer as $readmemh files, with a Verilog test bench",
