@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 demo: .venv/installed
 	$(BIN)/pcsim run models/digits.toml --order sequential --order simultaneous --engine event --force
@@ -17,6 +17,9 @@ lint: .venv/developing
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: .venv/developing
+	$(BIN)/zensical build --strict
+
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
@@ -28,4 +31,4 @@ lint: .venv/developing
 	touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv build dist site .cache *.egg-info

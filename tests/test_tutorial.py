@@ -1,43 +1,20 @@
 """The tutorial is run as it stands: every block in order, in an empty folder."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import matplotlib as mpl
+from pages import run_page
 
 TUTORIAL = Path(__file__).parents[1] / "docs" / "tutorial.md"
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
-def run_shell(code):
-    """Run a block as a reader would, in a shell that stops at the first failure; return what it printed."""
-    program = Path(sys.executable).parent
-    environment = os.environ | {"PATH": f"{program}{os.pathsep}{os.environ['PATH']}"}
-    outcome = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", code], env=environment, capture_output=True, text=True, check=False
-    )
-    assert outcome.returncode == 0, f"{code}\n{outcome.stderr}"
-    return outcome.stdout
-
-
-def test_every_block_runs_and_prints_what_it_says(tmp_path, monkeypatch, capsys):
+def test_every_block_runs_and_prints_what_it_says(tmp_path, monkeypatch):
     """What a reader copies works, and prints the text below it, if the tutorial quotes any."""
     monkeypatch.chdir(tmp_path)
     mpl.use("Agg")
-    blocks, names, printed = BLOCK.findall(TUTORIAL.read_text()), {}, ""
-    assert {language for language, _ in blocks} == {"sh", "python", "text"}
-    for language, code in blocks:
-        if language == "text":
-            assert code in printed
-        elif language == "sh":
-            printed = run_shell(code)
-        else:
-            exec(compile(code, TUTORIAL.name, "exec"), names)
-            printed = capsys.readouterr().out
+    names = run_page(TUTORIAL)
     for trace in names["traces"]:
         trace.close()
     made = {path.name for path in tmp_path.iterdir()}

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from pcsim.training.datasets.registry import KnownSet
 
 app = typer.Typer(
-    no_args_is_help=True, help="List, download and check data sets.", rich_markup_mode="markdown"
+    no_args_is_help=True,
+    help="List, download and check data sets.\n\nExample: `pcsim data fetch svhn`",
+    rich_markup_mode="markdown",
 )
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Data set; see `pcsim data list`.")]
 

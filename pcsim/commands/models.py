@@ -11,11 +11,10 @@ import typer
 
 from pcsim.commands import AsJson
 from pcsim.errors import ConfigurationError
+from pcsim.shipped import find_model, models_folder
 
 if TYPE_CHECKING:
     from pcsim.config import ModelConfig
-
-OURS = Path(__file__).parents[2] / "models"  # in a checkout; an installed package has none
 
 
 def models(
@@ -26,11 +25,11 @@ def models(
 ) -> None:
     """List model files: network, data, schedule, learning rule.
 
-    Example: `pcsim models`, then `pcsim info models/cifar10_conv.toml`
+    Example: `pcsim models`, then `pcsim info cifar10_conv`
     """
     from pcsim.config import load_model
 
-    where = folder or (OURS if OURS.is_dir() else Path("models"))
+    where = folder or models_folder()
     paths = sorted(where.glob("*.toml"))
     if not paths:
         raise ConfigurationError(f"{where}: no model files (*.toml) there; expected pcsim models FOLDER")
@@ -39,14 +38,16 @@ def models(
         _print([{"path": str(path), **_facts(model)} for path, model in found.items()])
         return
     for path, model in found.items():
-        typer.echo(f"{path.name:<24} {model.description}")
-    typer.echo(f"in {where}; pcsim info MODEL.toml shows one")
+        typer.echo(f"{path.name if folder else path.stem:<24} {model.description}")
+    example = where / paths[0].name if folder else paths[0].stem
+    typer.echo(f"in {where}; `pcsim info {example}` shows one, `pcsim run {example}` trains it")
 
 
 def show_model(path: Path, *, as_json: bool) -> None:
     """Print the layers of a model file, with shapes, parameters and multiplications of one sample."""
     from pcsim.config import load_model
 
+    path = find_model(path)
     model = load_model(path)
     rows = _rows(model)
     if as_json:

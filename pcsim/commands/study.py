@@ -4,6 +4,15 @@ from __future__ import annotations
 
 import typer
 
+from pcsim.commands import study_messages, study_parallelism
+
 app = typer.Typer(
-    help="Answer a question by many runs or simulations.", no_args_is_help=True, rich_markup_mode="markdown"
+    help="Answer a question by many runs or simulations.\n\nExample: `pcsim study show studies/rates`",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
 )
+
+app.command()(study_messages.formats)
+app.command()(study_messages.messages)
+app.command()(study_parallelism.parallelism)
+app.command()(study_parallelism.accuracy)

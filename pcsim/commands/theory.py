@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Check the paper's theorems in float64 on small networks.",
+    help="Check the paper's theorems in float64 on small networks.\n\nExample: `pcsim theory theorem1`",
     rich_markup_mode="markdown",
 )
 Out = Annotated[Path | None, typer.Option("-o", "--out", help="Picture: .png, .svg or .pdf.")]

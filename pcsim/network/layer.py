@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol, SupportsFloat
+from typing import Protocol, SupportsFloat, cast
 
 import numpy as np
 
-from pcsim.kernels import ActivationName, Array, Kernels, OutputName, Synapses
+from pcsim.kernels import ActivationName, Array, FusingSynapses, Kernels, OutputName, Relaxation, Synapses
 from pcsim.network.connection import Connection, as_matrix
 
 
@@ -188,6 +188,23 @@ class Layer:
             traits.precision,
             traits.activity_decay,
         )
+
+    @property
+    def can_relax_and_predict(self) -> bool:
+        """Whether one pass over the weight does both."""
+        if self.connection is None or not isinstance(self.synapses, FusingSynapses):
+            return False
+        return self.synapses.can_relax_and_predict(self.weight)
+
+    def relax_and_predict(self, step: float) -> Array:
+        """Do what `relax` and then `predict` do, in one pass over the weight."""
+        synapses = cast("FusingSynapses", self.synapses)
+        traits, error_above = self.traits, self.inbox[MessageKind.ERROR]
+        constants = Relaxation(step, traits.precision, traits.precision_above, traits.activity_decay)
+        synapses.relax_and_predict(
+            self.activity, self.error, error_above, self.weight, self.bias, constants, self.outgoing
+        )
+        return self.outgoing
 
     def learn(self) -> None:
         """Let the learning rule update (W_l, b_l) from e_{l+1} in the inbox and f(ĥ_l), equation (4)."""

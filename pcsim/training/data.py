@@ -15,6 +15,7 @@ from pcsim.training.dataset import Array, Dataset, Rows, Split, Target
 from pcsim.training.datasets.digits import read_digits
 from pcsim.training.datasets.npz import read_npz
 from pcsim.training.datasets.registry import DEBIAN_FOLDER, KNOWN, NAMES, data_root
+from pcsim.training.datasets.split import stratified_split
 
 __all__ = [
     "DEBIAN_FOLDER",
@@ -27,6 +28,7 @@ __all__ = [
     "batches",
     "check_batch",
     "epoch_rows",
+    "hold_out",
     "load_dataset",
 ]
 
@@ -79,6 +81,7 @@ def load_dataset(
     test_fraction: float = 0.2,
     split_seed: int = 0,
     target: Target = "label",
+    validation_fraction: float = 0.0,
 ) -> Dataset:
     """Read a data set and check every value that could spoil a run later.
 
@@ -92,11 +95,12 @@ def load_dataset(
         path: the set's own folder or archive, or the .npz file.
         directory: folder with a folder for each set.
         test_fraction: share of digits kept for testing, of each class; the other sets have their own split.
-        split_seed: seed of that split.
+        split_seed: seed of that split, and of the validation set's.
         target: "label", or "input" for an autoencoder.
+        validation_fraction: share of the training samples to hold out, of each class; see `hold_out`.
 
     Raises:
-        ConfigurationError: no such name or target, a test_fraction outside (0, 1), or no path for "npz".
+        ConfigurationError: no such name or target, a fraction outside (0, 1), or no path for "npz".
         DataError: files missing or damaged, or arrays with unusable shapes or values.
     """
     if target not in ("label", "input"):
@@ -105,7 +109,41 @@ def load_dataset(
         dataset = _load(name, path, directory, test_fraction, split_seed)
     except OSError as error:
         raise DataError(f"data set {name}: {error}: expected files that can be read; set data.path") from None
+    if validation_fraction:
+        dataset = hold_out(dataset, validation_fraction, split_seed)
     return dataset if target == "label" else replace(dataset, target=target, classes=0)
+
+
+def hold_out(dataset: Dataset, fraction: float, seed: int) -> Dataset:
+    """Return a data set with a part of its training samples as a validation set.
+
+    Of each class the same share; the test set stays as it is. The name says so, as a run on fewer samples
+    is another run.
+
+    Args:
+        dataset: has no validation set yet.
+        fraction: of the training samples, between 0 and 1.
+        seed: of the choice, which is the same for all runs.
+
+    Raises:
+        ConfigurationError: a fraction outside (0, 1).
+        DataError: too few samples for both sets.
+    """
+    if not 0 < fraction < 1:
+        raise ConfigurationError(f"validation_fraction {fraction}: expected a number between 0 and 1")
+    samples, rng = len(dataset.train_inputs), np.random.default_rng([seed, 1])  # not the test split's stream
+    classes = dataset.train_targets if dataset.classes else np.zeros(samples)
+    kept, held = stratified_split(classes, fraction, rng)
+    if not len(held):
+        raise DataError(f"{dataset.name} has one training sample a class: expected more to hold some out")
+    return replace(
+        dataset,
+        name=f"{dataset.name}, {len(held)} training samples held out with seed {seed}",
+        train_inputs=dataset.train_inputs[kept],
+        train_targets=dataset.train_targets[kept],
+        validation_inputs=dataset.train_inputs[held],
+        validation_targets=dataset.train_targets[held],
+    )
 
 
 def _load(

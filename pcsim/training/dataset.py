@@ -7,26 +7,30 @@ costs the memory of its file and not eight times as much.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from pcsim.errors import DataError
-from pcsim.training.datasets.torch_dataset import MapStyle, stack
+from pcsim.training.datasets.torch_dataset import Loader, MapStyle, stack
 from pcsim.training.datasets.values import LARGEST_LABEL, labels, same_width
 
 Array = NDArray[Any]
 Rows = NDArray[np.intp]
-Split = Literal["train", "test"]
+Split = Literal["train", "validation", "test"]
 Target = Literal["label", "input"]
 Shape = tuple[int, int, int]
 
 
+def _nothing() -> Array:
+    return np.zeros(0)
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A training and a test set.
+    """A training and a test set, and a validation set where one was held out of the training set.
 
     Attributes:
         name: name of the set, for messages.
@@ -38,6 +42,8 @@ class Dataset:
         classes: number of classes; 0 where the targets are values or the inputs themselves.
         target: "label" to learn the targets; "input" for an autoencoder, which leaves them unused.
         shape: (channels, height, width) of a sample, or None if samples are no images.
+        validation_inputs: as train_inputs; no samples where nothing is held out.
+        validation_targets: as train_targets.
 
     Raises:
         DataError: the shape has another number of values than a sample.
@@ -52,6 +58,8 @@ class Dataset:
     classes: int
     target: Target = "label"
     shape: Shape | None = None
+    validation_inputs: Array = field(default_factory=_nothing)
+    validation_targets: Array = field(default_factory=_nothing)
 
     def __post_init__(self) -> None:
         if self.shape is not None and math.prod(self.shape) != self.features:
@@ -72,6 +80,16 @@ class Dataset:
             return self.features
         return self.classes or int(self.train_targets.shape[1])
 
+    @property
+    def splits(self) -> dict[Split, tuple[Array, Array]]:
+        """Inputs and targets of the sets that there are."""
+        sets: dict[Split, tuple[Array, Array]] = {
+            "train": (self.train_inputs, self.train_targets),
+            "validation": (self.validation_inputs, self.validation_targets),
+            "test": (self.test_inputs, self.test_targets),
+        }
+        return {name: pair for name, pair in sets.items() if name != "validation" or len(pair[0])}
+
     def target_range(self) -> tuple[float, float]:
         """Smallest and largest value that any target has."""
         if self.target == "input":
@@ -84,8 +102,7 @@ class Dataset:
 
     def inputs(self, rows: Rows, dtype: DTypeLike, split: Split = "train") -> Array:
         """Scaled inputs (len(rows), features) of the given rows."""
-        source = self.train_inputs if split == "train" else self.test_inputs
-        return np.multiply(source[rows], self.scale, dtype=dtype, casting="same_kind")
+        return np.multiply(self.splits[split][0][rows], self.scale, dtype=dtype, casting="same_kind")
 
     def targets(self, rows: Rows, dtype: DTypeLike, split: Split = "train") -> Array:
         """Targets (len(rows), outputs): one-hot classes, values, or x * 0.99 + 0.005 for an autoencoder."""
@@ -95,7 +112,7 @@ class Dataset:
             images *= 0.99
             images += 0.005
             return images
-        source = (self.train_targets if split == "train" else self.test_targets)[rows]
+        source = self.splits[split][1][rows]
         if not self.classes:
             return source.astype(dtype)
         hot = np.zeros((len(rows), self.classes), dtype)
@@ -104,20 +121,28 @@ class Dataset:
 
     @classmethod
     def from_torch(
-        cls, train: MapStyle, test: MapStyle, *, name: str = "torch", target: Target = "label"
+        cls,
+        train: MapStyle | Loader,
+        test: MapStyle | Loader,
+        *,
+        name: str = "torch",
+        target: Target = "label",
     ) -> Dataset:
-        """Read two map-style torch Datasets into memory, each sample once; pcsim itself imports no torch.
+        """Read torch Datasets, or DataLoaders, into memory, each sample once; pcsim itself imports no torch.
+
+        Mini-batches and their order are the experiment's business, whatever a DataLoader makes of them.
 
         Args:
-            train: has len() and gives pairs (sample, label) or (sample, values) by index. A sample is a PIL
-                image, or a tensor or array of uint8 or floats, images as (channels, height, width). uint8
-                stays uint8 and is scaled by 1/255; floats, such as ToTensor's, are taken as they are.
+            train: a DataLoader, or a map-style Dataset: has len() and gives pairs (sample, label) or
+                (sample, values) by index. A sample is a PIL image, or a tensor or array of uint8 or floats,
+                images as (channels, height, width). uint8 stays uint8 and is scaled by 1/255; floats, such
+                as ToTensor's, are taken as they are.
             test: as train.
             name: for messages.
             target: "label", or "input" for an autoencoder.
 
         Raises:
-            DataError: no map-style Dataset, or samples that differ in shape or hold unusable values.
+            DataError: neither of them, or samples that differ in shape or hold unusable values.
         """
         x_train, y_train, shape = stack(train, f"{name}: train")
         x_test, y_test, _ = stack(test, f"{name}: test")

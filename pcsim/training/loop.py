@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from pcsim.errors import DataError, NonFiniteError, ShapeError
 from pcsim.kernels import Array, Kernels, reference
 from pcsim.network.layer import Layer
 from pcsim.network.network import Network
-from pcsim.training.data import Dataset, batches, check_batch
+from pcsim.training.data import Dataset, Split, batches, check_batch
 
 TEST_BATCH = 1000  # samples a forward pass; bounds memory, changes nothing else
 
@@ -43,6 +44,8 @@ class Epoch:
         test_loss: half the squared distance of output and target, mean over test samples.
         energy: free energy after the last iteration, mean over the epoch's mini-batches.
         seconds: since training began.
+        validation_accuracy: as test_accuracy, of the validation samples; NaN without any.
+        validation_loss: as test_loss, of the validation samples; NaN without any.
     """
 
     epoch: int
@@ -51,6 +54,8 @@ class Epoch:
     test_loss: float
     energy: float
     seconds: float
+    validation_accuracy: float = math.nan
+    validation_loss: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -66,16 +71,25 @@ class Position:
     order: Mapping[str, Any] | None = None
 
 
-def evaluate(network: Network, dataset: Dataset, kernels: Kernels = reference) -> tuple[float, float]:
-    """Return accuracy and loss on the test set; see `Epoch`."""
-    right, loss, samples = 0, 0.0, len(dataset.test_inputs)
+def evaluate(
+    network: Network, dataset: Dataset, kernels: Kernels = reference, split: Split = "test"
+) -> tuple[float, float]:
+    """Return accuracy and loss on the test set, or on another part of the data; see `Epoch`."""
+    right, loss, samples = 0, 0.0, len(dataset.splits[split][0])
     for start in range(0, samples, TEST_BATCH):
         rows = np.arange(start, min(start + TEST_BATCH, samples))
-        targets = dataset.targets(rows, network.dtype, "test")
-        outputs = network.predict(dataset.inputs(rows, network.dtype, "test"), kernels)
+        targets = dataset.targets(rows, network.dtype, split)
+        outputs = network.predict(dataset.inputs(rows, network.dtype, split), kernels)
         right += int((outputs.argmax(axis=1) == targets.argmax(axis=1)).sum())
         loss += 0.5 * float(((outputs - targets) ** 2).sum())
     return (right / samples if dataset.classes else float("nan")), loss / samples
+
+
+def _validate(network: Network, dataset: Dataset, kernels: Kernels) -> tuple[float, float]:
+    """Return accuracy and loss on the validation set; NaN if there is none."""
+    if "validation" not in dataset.splits:
+        return math.nan, math.nan
+    return evaluate(network, dataset, kernels, "validation")
 
 
 def check_fit(network: Network, dataset: Dataset, batch: int) -> None:
@@ -160,9 +174,10 @@ def train(
         network.gather(engine.layers)
         with np.errstate(all="ignore"):
             accuracy, loss = evaluate(network, dataset, engine.layers[0].kernels)
+            held_out = _validate(network, dataset, engine.layers[0].kernels)
         if not np.isfinite(loss):
             raise NonFiniteError("test output", steps - 1, network.top, 0)
         seconds = time.perf_counter() - begun
-        results.append(Epoch(epoch, steps, accuracy, loss, float(np.mean(energies)), seconds))
+        results.append(Epoch(epoch, steps, accuracy, loss, float(np.mean(energies)), seconds, *held_out))
         after_epoch(Position(tuple(results), rng.bit_generator.state))
     return results

@@ -87,7 +87,7 @@ def test_models_lists_every_file_in_a_line():
     """Name and description, nothing cut off."""
     lines = call("models").splitlines()
     for path in MODELS.glob("*.toml"):
-        line = next(line for line in lines if line.startswith(f"{path.name} "))
+        line = next(line for line in lines if line.startswith(f"{path.stem} "))
         assert line.endswith(load_model(path).description)
     assert len(lines) == len(list(MODELS.glob("*.toml"))) + 1
 
@@ -144,7 +144,7 @@ def test_a_convolutional_run_leaves_a_whole_trace(tmp_path):
 
 
 def test_what_is_for_dense_connections_says_so(tmp_path):
-    """The backprop analysis and the NIR export know no convolutions: one line, not a broken result."""
+    """The test bench knows no convolutions: one line, not a broken result; the backprop analysis does."""
     overrides = [
         "training.epochs=1",
         "network.activation=identity",
@@ -154,8 +154,7 @@ def test_what_is_for_dense_connections_says_so(tmp_path):
     ]
     run(Experiment.from_model(load_model(MODELS / "digits_conv.toml", overrides)), trace=tmp_path / "c.h5")
     with open_trace(tmp_path / "c.h5") as trace:
-        with pytest.raises(TraceError, match="weight_0 is a convolution's: expected dense"):
-            backprop_angles(trace)
+        assert (backprop_angles(trace).angle.isel(step=0) < 90).all()
         with pytest.raises(TraceError, match="expected a dense one"):
             Recording(trace).require_dense(0)
         assert Recording(trace).parameters(1, 0).weight.shape == (10, 288)

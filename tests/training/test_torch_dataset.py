@@ -59,13 +59,34 @@ def test_real_tensors():
     values = torch.utils.data.TensorDataset(inputs.reshape(7, 9), torch.rand(7, 2))
     data = Dataset.from_torch(values, values)
     assert (data.shape, data.classes, data.outputs) == (None, 0, 2)
-    with pytest.raises(
-        DataError, match="expected a Dataset with len\\(\\) and \\[index\\], not a DataLoader"
-    ):
-        Dataset.from_torch(torch.utils.data.DataLoader(train), train)
     moved = torch.utils.data.TensorDataset(inputs.clone().requires_grad_(), torch.zeros(7, dtype=torch.int64))
     with pytest.raises(DataError, match="no array"):
         Dataset.from_torch(moved, moved)
+
+
+def test_data_loaders():
+    """A DataLoader gives what its Dataset gives: in any mini-batches, shuffled, the last one short."""
+    torch = pytest.importorskip("torch")
+    from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+    train = TensorDataset(torch.rand(7, 1, 3, 3), torch.tensor([0, 1, 2, 3, 0, 1, 2]))
+    wanted = Dataset.from_torch(train, train)
+    data = Dataset.from_torch(DataLoader(train, batch_size=3), DataLoader(train, batch_size=2, shuffle=True))
+    assert (data.shape, data.classes, data.scale) == (wanted.shape, wanted.classes, wanted.scale)
+    np.testing.assert_array_equal(data.train_inputs, wanted.train_inputs)
+    np.testing.assert_array_equal(data.train_targets, wanted.train_targets)
+    rows = sorted(zip(data.test_inputs.tolist(), data.test_targets.tolist()))
+    assert rows == sorted(zip(wanted.train_inputs.tolist(), wanted.train_targets.tolist()))
+
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter([(np.full((1, 2, 2), index, np.float32), index % 2) for index in range(5)])
+
+    streamed = Dataset.from_torch(DataLoader(Stream(), batch_size=2), DataLoader(Stream(), batch_size=4))
+    np.testing.assert_array_equal(streamed.train_inputs[:, 0], range(5))
+    np.testing.assert_array_equal(streamed.test_targets, [0, 1, 0, 1, 0])
+    unlabelled = DataLoader(TensorDataset(torch.rand(4, 2), torch.zeros(4), torch.zeros(4)), batch_size=2)
+    assert "train, mini-batch 0, is a list: expected a pair (samples, targets)" in refused(unlabelled)
 
 
 def test_pillow_images():

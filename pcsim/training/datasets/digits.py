@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from pcsim.errors import ConfigurationError
-from pcsim.training.dataset import Array, Dataset, Rows
+from pcsim.training.dataset import Dataset
+from pcsim.training.datasets.split import stratified_split
 
 
 def read_digits(test_fraction: float, split_seed: int) -> Dataset:
@@ -24,17 +25,7 @@ def read_digits(test_fraction: float, split_seed: int) -> Dataset:
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
-    rows = _stratified_split(labels, test_fraction, np.random.default_rng(split_seed))
+    rows = stratified_split(labels, test_fraction, np.random.default_rng(split_seed))
     inputs, classes = images.astype(np.uint8), labels.astype(np.int64)
     (x_train, y_train), (x_test, y_test) = ((inputs[part], classes[part]) for part in rows)
     return Dataset("digits", x_train, y_train, x_test, y_test, 1 / 16, 10, shape=(1, 8, 8))
-
-
-def _stratified_split(labels: Array, test_fraction: float, rng: np.random.Generator) -> tuple[Rows, Rows]:
-    """Rows for training and for testing, in rising order, with at least one of each class in both."""
-    test = []
-    for label in np.unique(labels):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        test.append(members[: min(max(round(test_fraction * len(members)), 1), len(members) - 1)])
-    chosen = np.sort(np.concatenate(test))
-    return np.setdiff1d(np.arange(len(labels)), chosen), chosen

@@ -1,8 +1,9 @@
-"""Samples of a map-style torch Dataset as arrays. Tensors and images are read through NumPy, not torch."""
+"""Samples of a torch Dataset or DataLoader as arrays. Tensors, images are read through NumPy, not torch."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,21 @@ from pcsim.training.datasets import values
 Array = NDArray[Any]
 
 
+@runtime_checkable
+class Loader(Protocol):
+    """What a DataLoader offers: mini-batches, and the Dataset that they come from."""
+
+    @property
+    def dataset(self) -> Any:  # noqa: ANN401 - whatever it loads from
+        """Where the samples come from."""
+        ...
+
+    def __iter__(self) -> Iterator[Any]:
+        """Mini-batches (samples, targets)."""
+        ...
+
+
+@runtime_checkable
 class MapStyle(Protocol):
     """What a map-style Dataset offers."""
 
@@ -25,20 +41,18 @@ class MapStyle(Protocol):
         ...
 
 
-def stack(samples: MapStyle, where: str) -> tuple[Array, Array, tuple[int, int, int] | None]:
-    """Read every sample once.
+def stack(source: MapStyle | Loader, where: str) -> tuple[Array, Array, tuple[int, int, int] | None]:
+    """Read every sample once; of a DataLoader in the order, and through the functions, that it has.
 
     Returns:
         Inputs (samples, features), labels (samples,) or values (samples, outputs), and the shape
         (channels, height, width) of a sample, or None.
 
     Raises:
-        DataError: not map-style, empty, or a sample of an unusable or another type or shape.
+        DataError: neither map-style nor a DataLoader, or empty; or a sample of an unusable type, or of
+            another type or shape than the first.
     """
-    # torch's Dataset base class has __getitem__ but not __len__; an iterable one or a DataLoader lacks one.
-    if not hasattr(samples, "__len__") or not hasattr(samples, "__getitem__"):
-        kind = type(samples).__name__
-        raise DataError(f"{where} is a {kind}: expected a Dataset with len() and [index], not a DataLoader")
+    samples = source if isinstance(source, MapStyle) else _samples(source, where)
     if not len(samples):
         raise DataError(f"{where} is empty: expected at least one sample")
     first, target = _pair(samples, 0, where)
@@ -56,6 +70,24 @@ def stack(samples: MapStyle, where: str) -> tuple[Array, Array, tuple[int, int, 
         targets = values.values(f"{where} targets", targets.reshape(len(targets), -1))
     flat = values.inputs(f"{where} samples", inputs if inputs.ndim > 1 else inputs[:, None])
     return flat, targets, values.image_shape(first.shape)
+
+
+def _samples(loader: Loader, where: str) -> Sequence[tuple[Any, Any]]:
+    """Take the mini-batches of a loader apart into pairs; tensors are views of their mini-batch."""
+    # torch's Dataset base class has __getitem__ but not __len__; an iterable one lacks both.
+    if not isinstance(loader, Loader):
+        kind = type(loader).__name__
+        raise DataError(f"{where} is a {kind}: expected a Dataset with len() and [index], or a DataLoader")
+    pairs: list[tuple[Any, Any]] = []
+    for index, batch in enumerate(loader):
+        if not isinstance(batch, tuple | list) or len(batch) != 2:
+            kind = type(batch).__name__
+            raise DataError(f"{where}, mini-batch {index}, is a {kind}: expected a pair (samples, targets)")
+        samples, targets = batch
+        if not (hasattr(samples, "__len__") and hasattr(targets, "__len__") and len(samples) == len(targets)):
+            raise DataError(f"{where}, mini-batch {index}: expected as many targets as samples")
+        pairs.extend(zip(samples, targets, strict=True))
+    return pairs
 
 
 def _pair(samples: MapStyle, index: int, where: str) -> tuple[Array, Array]:

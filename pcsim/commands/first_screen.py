@@ -1,0 +1,32 @@
+"""What `pcsim --help` shows: a line a command, so that they all fit a terminal of 80 columns, 24 lines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from typer._click import Context, HelpFormatter
+
+INDENT = 2
+
+
+class FirstScreen(TyperGroup):
+    """The program itself; its commands and groups keep Typer's own help, with room for options."""
+
+    def format_help(self, ctx: Context, formatter: HelpFormatter) -> None:
+        """Write what pcsim is, then each command in the order in which a newcomer needs it."""
+        commands = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
+        width = max(map(len, commands)) + 2
+        formatter.write(f"{self.help}\n")
+        formatter.write(
+            f"Usage: {ctx.command_path} COMMAND [ARGUMENTS]...    (--version: print it and leave)\n\n"
+        )
+        for name, command in commands.items():
+            if command is not None and not command.hidden:
+                said = command.get_short_help_str(formatter.width - INDENT - width)
+                shown = typer.style(name, fg="cyan", bold=True) + " " * (width - len(name))
+                formatter.write(f"{'':{INDENT}}{shown}{said}\n")
+        formatter.write(f"\n`{ctx.command_path} COMMAND --help` explains a command, with an example.\n")

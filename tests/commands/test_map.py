@@ -1,0 +1,154 @@
+"""`pcsim map`: a table for people, JSON for scripts, files, and one line when it cannot be."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from pcsim.cli import app
+from pcsim.config import load_model
+from pcsim.errors import ConfigurationError
+from pcsim.experiments.experiment import build_network, build_rule
+from pcsim.experiments.mapping import map_model
+from pcsim.experiments.mapping_picture import draw_mapping
+from pcsim.experiments.pricing import setting_of
+from pcsim.hardware.charge import dense, latency
+from pcsim.hardware.machine import load_machine
+from pcsim.hardware.mapping import Mapping
+from pcsim.schedule.program import Program, Schedule
+
+MACHINE = """
+title = "A mesh for tests"
+source = "assumed"
+[chip]
+rows = 3
+columns = 4
+neurons_per_core = 32
+link_bytes_per_ns = 2.0
+[time.operation]
+value = 5.0
+unit = "ns"
+source = "assumed"
+evidence = "assumed"
+[time.hop_horizontal]
+value = 1.0
+unit = "ns"
+source = "assumed"
+evidence = "assumed"
+"""
+
+
+def call(*arguments: str):
+    """Run a command in this process."""
+    return CliRunner().invoke(
+        app, ["map", *map(str, arguments)], env={"COLUMNS": "80"}, catch_exceptions=False
+    )
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """A small mesh on which digits takes 2 + 4 + 4 + 1 cores of 12."""
+    path = tmp_path / "mine.toml"
+    path.write_text(MACHINE)
+    return path
+
+
+def test_table_fits_a_terminal(machine, tmp_path):
+    """Everything that the issue asks of the table, within 80 columns; files are written and announced."""
+    out, picture = tmp_path / "map.json", tmp_path / "map.png"
+    outcome = call(
+        "digits", "--hardware", machine, "-o", out, "--picture", picture, "--set", "training.batch=4"
+    )
+    assert outcome.exit_code == 0
+    lines = outcome.stdout.splitlines()
+    assert max(len(line) for line in lines if str(tmp_path) not in line) <= 80
+    words = " ".join(outcome.stdout.split())
+    for said in (
+        "digits on mine: 3x4 cores, placement traffic",
+        "sequential, T = 3, mini-batch 4", "cores 11 12 91.7%",
+        "neurons", "100.0%", "bytes of synapse memory", "packets", "hops", "makespan", "span", "busiest core",
+        "busiest link", "additions of part sums",
+        "not counted: synaptic_operation", "reduction", "addition of part sums, latency of hops",
+    ):  # fmt: skip
+        assert said in words, said
+    assert "tiles of one layer, not simulated: MQ's mean |G|" in words
+    assert "softmax" not in words  # the output is whole
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert Mapping.load(out).machine == "mine"
+    assert len(Mapping.load(out).tiles) == 11
+
+
+def test_json_says_the_same(machine, tmp_path):
+    """Scripts get the numbers and the mapping; a written mapping used as a placement gives them again."""
+    out = tmp_path / "map.json"
+    first = json.loads(
+        call("digits", "--hardware", machine, "--json", "-o", out, "--order", "red-black").stdout
+    )
+    assert first["order"] == "red-black"
+    assert first["mapping"] == json.loads(out.read_text())
+    again = json.loads(
+        call("digits", "--hardware", machine, "--json", "--placement", out, "--order", "red-black").stdout
+    )
+    assert again["traffic"] == first["traffic"]
+    assert again["time"] == first["time"]
+    assert again["mapping"]["tiles"] == first["mapping"]["tiles"]
+    assert first["in_flight"] == 0
+    assert first["time"]["makespan_ns"] >= first["time"]["span_ns"] > 0
+    snake = json.loads(
+        call("digits", "--hardware", machine, "--json", "--placement", "snake", "--order", "red-black").stdout
+    )
+    assert first["traffic"]["bytes_times_hops"] <= snake["traffic"]["bytes_times_hops"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--order", "asynchronous"], "order 'asynchronous' has no fixed list"),
+        (["--hardware", "digital-45nm"], r"hardware 'digital-45nm' has no \[chip\]: expected a"),
+        (["--hardware", "loihi"], "did you mean"),
+        (["--placement", "snak"], "placement 'snak': did you mean 'snake'?"),
+        (["--picture", "map.gif"], "expected a name that ends in .png, .svg or .pdf"),
+        (["--set", "network.layers=[64, 1000, 10]"],
+         r"needs 35 cores of mine \(layer 0: 2, layer 1: 32\), its 3x4 mesh has 12: 23 over"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_mapped(arguments, words, machine):
+    """One line that says what is over and by how much, or what to choose instead."""
+    with pytest.raises(ConfigurationError, match=words) as caught:
+        call("digits", *(["--hardware", machine] if "--hardware" not in arguments else []), *arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_is_overwritten(machine, tmp_path):
+    """A mapping may be the work of an hour: it must survive a second call, which must not begin to work."""
+    out = tmp_path / "map.json"
+    out.write_text("mine")
+    with pytest.raises(ConfigurationError, match="exists; pass --force"):
+        call("digits", "--hardware", machine, "-o", out)
+    assert out.read_text() == "mine"
+    assert call("digits", "--hardware", machine, "-o", out, "--force").exit_code == 0
+
+
+@pytest.mark.parametrize("order", ["sequential", "simultaneous"])
+def test_a_layer_a_core_takes_as_long_as_the_bill_says(order):
+    """With one tile a layer in a row the mesh is the machine of the bill: its latency is the makespan."""
+    model = load_model("digits", [f"schedule.order={order}", "training.batch=2"])
+    mapped = map_model(model, "loihi2018", "row")
+    machine, network = load_machine("loihi2018"), build_network(model.network, 0)
+    program = Program.build(network, Schedule(**model.schedule.model_dump()))
+    setting = setting_of(network, 2, build_rule(model.learning), machine)
+    assert mapped.timing.makespan == pytest.approx(latency(dense(program, 2), setting))
+
+
+def test_picture_shows_every_used_link_and_core(machine):
+    """The mesh has a cell a core and a line a used link; its strips cover the makespan."""
+    mapped = map_model(load_model("digits", ["training.batch=4"]), str(machine), "traffic")
+    figure = draw_mapping(mapped)
+    mesh, cores, _ = [ax for part in figure.subfigs for ax in part.axes if ax.get_title()]
+    cells, links = mesh.collections
+    assert len(cells.get_paths()) == 12
+    assert len(links.get_segments()) == (mapped.traffic.link_bytes > 0).sum()
+    assert cores.images[0].get_array().shape[0] == 11
+    assert [text.get_text() for text in mesh.texts].count("1") == 4
