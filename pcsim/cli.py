@@ -17,16 +17,29 @@ from pcsim.commands import (
     analyze,
     compare,
     data,
+    energy,
     export,
+    map as map_command,
     models,
     plot,
     print_json,
     report,
     reproduce,
     study,
+    study_show,  # noqa: F401 - adds itself to study
+    sweep,
     theory,
 )
-from pcsim.errors import ConfigurationError, NonFiniteError, PcsimError
+from pcsim.commands.distributed import (
+    Processes,
+    Replicas,
+    Timeout,
+    distribution_of,
+    serve_if_worker,
+    show_shares,
+)
+from pcsim.commands.first_screen import FirstScreen
+from pcsim.errors import ConfigurationError, NonFiniteError, PcsimError, PeerError
 
 if TYPE_CHECKING:
     from pcsim.experiments.run import RunSummary
@@ -34,6 +47,7 @@ if TYPE_CHECKING:
 # Heavy imports wait inside the commands, so that --help answers at once.
 app = typer.Typer(
     name="pcsim",
+    cls=FirstScreen,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -64,10 +78,11 @@ class RunEngineChoice(StrEnum):
 
     FAST = "fast"
     EVENT = "event"
+    DISTRIBUTED = "distributed"
     BACKPROP = "backprop"
 
 
-Model = Annotated[Path, typer.Argument(metavar="MODEL.toml", help="Model file; see models/.")]
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Model file, or a name from `pcsim models`.")]
 Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key, repeatable.")]
 Seed = Annotated[int | None, typer.Option(help="Override training.seed.")]
 Backend = Annotated[str, typer.Option(help="Who does the arithmetic: cpu, cuda or reference.")]
@@ -87,8 +102,14 @@ def run(
     ] = [],  # noqa: B006
     engine: Annotated[
         RunEngineChoice,
-        typer.Option(help="fast, event to simulate time, or backprop: the baseline, by sgd or adam."),
+        typer.Option(
+            help="fast, event to simulate time, distributed for layers in processes of their own, or "
+            "backprop: the baseline, by sgd or adam."
+        ),
     ] = RunEngineChoice.FAST,
+    processes: Processes = None,
+    replicas: Replicas = None,
+    timeout: Timeout = None,
     backend: Backend = "cpu",
     threads: Threads = None,
     trace: Annotated[
@@ -108,9 +129,11 @@ def run(
 ) -> None:
     """Train a model and leave a trace.
 
-    Example: `pcsim run models/digits.toml --order sequential --order simultaneous`
+    Example: `pcsim run digits --order sequential --order simultaneous`
 
-    A long run, again after every interruption: `pcsim run models/cifar10.toml --checkpoint runs/one --resume`
+    A long run, again after every interruption: `pcsim run cifar10 --checkpoint runs/one --resume`
+
+    Layers in two processes: `pcsim run digits --engine distributed --processes 2`
     """
     from pcsim.config import load_model
     from pcsim.engine.threads import choose_threads
@@ -126,6 +149,8 @@ def run(
         raise ConfigurationError("--trace names one file: expected no --no-trace and at most one --order")
     if checkpoint is not None and len(order) > 1:
         raise ConfigurationError("--checkpoint names one run's folder: expected at most one --order")
+    distribution = distribution_of(engine.value, processes, replicas, timeout, len(order))
+    serve_if_worker(distribution)
     overrides = _with_options(overrides, seed, data_dir)
     choices = [[f"schedule.order={name}"] for name in order] or [[]]
     models = [load_model(model, [*overrides, *choice]) for choice in choices]
@@ -142,9 +167,10 @@ def run(
     with ProgressBar() as progress, _telling_what_is_kept(paths):
         for one, path in zip(models, paths, strict=True):
             experiment = Experiment.from_model(one)
+            _tell_unpriced(experiment.hardware.unpriced)
             check_fit(experiment.network, experiment.dataset, experiment.batch)
             kernels = make_kernels(backend, one.network.dtype, threads or 1, progress.say)
-            if threads is None and backend == "cpu":
+            if threads is None and backend == "cpu" and distribution is None:
                 chosen = choose_threads(experiment.network, experiment.batch, progress.say)
                 kernels = make_kernels(backend, one.network.dtype, chosen)
             runs.append(
@@ -157,15 +183,17 @@ def run(
                     checkpoint=checkpoint,
                     resume=resume,
                     progress=progress,
+                    distribution=distribution,
                 )
             )
     if as_json:
         print_json([one.to_dict() for one in runs])
     else:
         show_runs(runs)
+        show_shares(runs)
 
 
-@app.command()
+@app.command(short_help="Send one mini-batch through the event queue: timeline, totals.")
 def simulate(
     model: Model,
     overrides: Set = [],  # noqa: B006
@@ -176,7 +204,7 @@ def simulate(
 ) -> None:
     """Send one mini-batch through the event queue: its timeline and totals.
 
-    Example: `pcsim simulate models/digits.toml --set schedule.order=asynchronous`
+    Example: `pcsim simulate digits --set schedule.order=asynchronous`
     """
     from dataclasses import asdict
 
@@ -187,6 +215,7 @@ def simulate(
     from pcsim.terminal import show_timeline
 
     experiment = Experiment.from_model(load_model(model, _with_options(overrides, seed, data_dir)))
+    _tell_unpriced(experiment.hardware.unpriced)
     timeline, totals = simulate_one(experiment, reference)
     if as_json:
         print_json({"totals": asdict(totals), "timeline": [asdict(event) for event in timeline]})
@@ -194,10 +223,10 @@ def simulate(
         show_timeline(timeline, totals, limit)
 
 
-@app.command()
+@app.command(short_help="Say what a trace or a model file holds; --machine: how fast it is.")
 def info(
     trace: Annotated[
-        Path | None, typer.Argument(metavar="TRACE.h5|MODEL.toml", help="Trace file, or model file.")
+        Path | None, typer.Argument(metavar="TRACE.h5|MODEL", help="Trace file, or model file or name.")
     ] = None,
     machine: Annotated[bool, typer.Option("--machine", help="Test this machine instead.")] = False,
     as_json: AsJson = False,
@@ -206,13 +235,14 @@ def info(
 
     Example: `pcsim info traces/digits-sequential.h5`
     """
+    from pcsim.shipped import names_model
     from pcsim.terminal import show_machine, show_trace
     from pcsim.tracing.reader import open_trace
     from pcsim.tracing.sizes import trace_sizes
 
     if machine == (trace is not None):
         raise ConfigurationError("info: expected either a trace, a model file or --machine")
-    if trace is not None and trace.suffix == ".toml":
+    if trace is not None and names_model(trace):
         models.show_model(trace, as_json=as_json)
         return
     if trace is None:
@@ -261,7 +291,7 @@ class BenchChoice(StrEnum):
     TRACE = "trace"
 
 
-@app.command()
+@app.command(short_help="Time training steps beside other libraries', and recording.")
 def bench(
     what: Annotated[
         BenchChoice, typer.Argument(help="steps: training steps beside other libraries'; trace: recording.")
@@ -334,10 +364,10 @@ def _telling_what_is_kept(paths: list[Path | None]) -> Iterator[None]:
     """Say after an interruption, or a run that blew up, that what was recorded is there."""
     try:
         yield
-    except (KeyboardInterrupt, NonFiniteError) as error:
+    except (KeyboardInterrupt, NonFiniteError, PeerError) as error:
         kept = " ".join(str(path) for path in paths if path is not None and path.exists())
         tail = f"; the trace is kept: {kept}" if kept else ""
-        if isinstance(error, NonFiniteError):
+        if isinstance(error, NonFiniteError | PeerError):
             raise PcsimError(f"{error}{tail}") from error
         typer.echo(f"interrupted{tail}", err=True)
         raise typer.Exit(130) from error
@@ -352,6 +382,12 @@ def _with_options(overrides: list[str], seed: int | None, data_dir: Path | None)
     return overrides
 
 
+def _tell_unpriced(work: tuple[str, ...]) -> None:
+    """Say what takes no simulated time only because the machine has no price for it."""
+    if work:
+        typer.echo(f"takes no time, as it has no price: {', '.join(work)}", err=True)
+
+
 def _refuse_existing(paths: list[Path], force: bool) -> None:
     """Look before the work begins: an hour of training must not end at an existing file."""
     for path in paths:
@@ -359,13 +395,16 @@ def _refuse_existing(paths: list[Path], force: bool) -> None:
             raise ConfigurationError(f"{path} exists; pass --force to overwrite it")
 
 
-app.command()(analyze.analyze)
+app.command(short_help="Say how errors, energy, updates and number formats behave.")(analyze.analyze)
 app.command()(compare.compare)
+app.command(short_help="Charge training to machines: energy, time, where they go.")(energy.energy)
 app.command()(export.export)
+app.command("map", short_help="Place a network on a chip; simulate its mesh.")(map_command.map_network)
 app.command()(models.models)
-app.command()(plot.plot)
-app.command()(report.report)
-app.command()(reproduce.reproduce)
+app.command(short_help="Draw traces: error flow, energy, learning, timeline, traffic, …")(plot.plot)
+app.command(short_help="Write a page about traces that needs no network and no server.")(report.report)
+app.command(short_help="Run the paper's experiments, beside the paper's numbers.")(reproduce.reproduce)
+app.command(short_help="Run a model with many settings: grids, draws, seeds, halving.")(sweep.sweep)
 app.add_typer(data.app, name="data")
 app.add_typer(study.app, name="study")
 app.add_typer(theory.app, name="theory")

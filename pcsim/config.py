@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, get_args
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -20,6 +20,9 @@ from pcsim.architecture import ConvLayer
 from pcsim.config_sections import (
     AdamConfig,
     DataConfig,
+    FaultsConfig,
+    MachineHardwareConfig,
+    MessagesConfig,
     MqConfig,
     NetworkConfig,
     NlmsConfig,
@@ -28,17 +31,22 @@ from pcsim.config_sections import (
     ScheduleConfig,
     Section,
     SgdConfig,
+    StatesConfig,
     TraceConfig,
     TrainingConfig,
     UnitHardwareConfig,
 )
 from pcsim.errors import ConfigurationError, nearest
+from pcsim.shipped import find_model
 
 __all__ = [
     "AdamConfig",
     "DataConfig",
+    "FaultsConfig",
     "HardwareConfig",
     "LearningConfig",
+    "MachineHardwareConfig",
+    "MessagesConfig",
     "ModelConfig",
     "MqConfig",
     "NetworkConfig",
@@ -47,6 +55,7 @@ __all__ = [
     "ProbeConfig",
     "ScheduleConfig",
     "SgdConfig",
+    "StatesConfig",
     "TraceConfig",
     "TrainingConfig",
     "UnitHardwareConfig",
@@ -56,7 +65,7 @@ __all__ = [
 
 Location = tuple[int | str, ...]
 LearningConfig = SgdConfig | MqConfig | AdamConfig | NlmsConfig
-HardwareConfig = UnitHardwareConfig | ParametricHardwareConfig
+HardwareConfig = UnitHardwareConfig | ParametricHardwareConfig | MachineHardwareConfig
 
 RULES: Mapping[str, type[Section]] = {
     "sgd": SgdConfig,
@@ -64,7 +73,11 @@ RULES: Mapping[str, type[Section]] = {
     "adam": AdamConfig,
     "nlms": NlmsConfig,
 }
-HARDWARE: Mapping[str, type[Section]] = {"unit": UnitHardwareConfig, "parametric": ParametricHardwareConfig}
+HARDWARE: Mapping[str, type[Section]] = {
+    "unit": UnitHardwareConfig,
+    "parametric": ParametricHardwareConfig,
+    **dict.fromkeys(get_args(MachineHardwareConfig.model_fields["model"].annotation), MachineHardwareConfig),
+}
 
 
 def _default_tag(key: str, tag: str) -> BeforeValidator:
@@ -89,6 +102,9 @@ class ModelConfig(Section):
     learning: _Learning
     training: TrainingConfig
     hardware: _Hardware = UnitHardwareConfig()
+    messages: MessagesConfig = MessagesConfig()
+    states: StatesConfig = StatesConfig()
+    faults: FaultsConfig = FaultsConfig()
     trace: TraceConfig = TraceConfig()
     probe: dict[str, ProbeConfig] = Field(default_factory=dict, description="probes by name")
 
@@ -111,6 +127,9 @@ SECTIONS: Mapping[str, type[Section]] = {
     "data": DataConfig,
     "schedule": ScheduleConfig,
     "training": TrainingConfig,
+    "messages": MessagesConfig,
+    "states": StatesConfig,
+    "faults": FaultsConfig,
     "trace": TraceConfig,
     "probe": ProbeConfig,
 }
@@ -124,7 +143,7 @@ def load_model(path: str | PathLike[str], overrides: Sequence[str] = ()) -> Mode
     """Read a model file and apply overrides to it.
 
     Args:
-        path: TOML file.
+        path: TOML file, or the name of a shipped model, such as "digits".
         overrides: "section.key=value" each, later ones win; the value is read as TOML, and where it is none
             as bare text: `schedule.order=simultaneous`, `network.layers=[64,32,10]`.
 
@@ -132,9 +151,10 @@ def load_model(path: str | PathLike[str], overrides: Sequence[str] = ()) -> Mode
         ConfigurationError: one line with file, key, what was given, what was expected, and the nearest
             right name where one is misspelt.
     """
-    document = _read(Path(path))
+    path = find_model(path)
+    document = _read(path)
     overridden = dict(_override(document, override, str(path)) for override in overrides)
-    document.setdefault("name", Path(path).stem)
+    document.setdefault("name", path.stem)
     return model_from_dict(document, str(path), overridden)
 
 
@@ -242,6 +262,20 @@ def _contradictions(model: ModelConfig) -> Iterator[_Problem]:
         yield _contradiction("network.layers", list(model.network.layers), expected)
     if isinstance(model.learning, NlmsConfig) and model.training.batch != 1:
         yield _contradiction("training.batch", model.training.batch, "1, as learning.rule is 'nlms'")
+    dead = model.faults.dead_layer
+    if dead is not None and dead > last:
+        yield _contradiction("faults.dead_layer", dead, f"one of the layers 0 to {last}")
+    if (model.faults.delay or model.faults.reorder) and not model.faults.delay_time:
+        expected = "a number greater than 0, as messages are held back"
+        yield _contradiction("faults.delay_time", model.faults.delay_time, expected)
+    if isinstance(model.hardware, MachineHardwareConfig):
+        from_file = model.hardware.model == "file"
+        if from_file and model.hardware.path is None:
+            yield _Problem("hardware.path", "hardware.path is missing: expected a machine file (TOML)")
+        if not from_file and model.hardware.path is not None:
+            yield _contradiction(
+                "hardware.path", model.hardware.path, "no path unless hardware.model is 'file'"
+            )
     for link in model.hardware.link_latency:
         ends = re.fullmatch(r"(0|[1-9][0-9]{0,5})-(0|[1-9][0-9]{0,5})", link)
         source, target = map(int, ends.groups()) if ends else (0, 0)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
@@ -30,6 +31,18 @@ def _fitting(layers: tuple[str, ...]) -> tuple[str, ...]:
     return layers
 
 
+def _number_format(name: str) -> str:
+    """Refuse what names no number format; `pcsim.schedule.number_format` reads it."""
+    fixed = re.fullmatch(r"[Qq](-?\d{1,2})\.(-?\d{1,2})", name)
+    if name not in ("float16", "bfloat16", "float32") and not (
+        fixed and 2 <= 1 + int(fixed[1]) + int(fixed[2]) <= 53
+    ):
+        raise PydanticCustomError(
+            "number_format", "float16, bfloat16, float32 or Qm.n of 2 to 53 bits, such as Q3.12"
+        )
+    return name
+
+
 def _in_words(layers: object) -> str:
     """Return which form a list of layers has, so that its errors are about that form."""
     entries = layers if isinstance(layers, list | tuple) else ()
@@ -46,6 +59,8 @@ Words = Annotated[tuple[str, ...], Field(strict=False, min_length=2), AfterValid
 Layers = Annotated[Annotated[Sizes, Tag("sizes")] | Annotated[Words, Tag("words")], Discriminator(_in_words)]
 Positives = Annotated[tuple[Positive, ...], Field(strict=False)]
 NotNegativeCount = Annotated[int, Field(ge=0)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+NumberFormatName = Annotated[str, AfterValidator(_number_format)]
 NotNegatives = Annotated[tuple[NotNegative, ...], Field(strict=False)]
 Recordable = Literal["activity", "error", "prediction", "message", "weight", "update", "bias", "bias_update"]
 Compression = Literal["none", "gzip", "lzf", "zstd"]
@@ -129,7 +144,13 @@ class DataConfig(Section):
         lt=1,
         description="share of the samples kept for testing, where the set has no own split",
     )
-    split_seed: Seed = Field(default=0, description="seed of that split")
+    validation_fraction: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="share of the training samples that are held out as a validation set, of each class",
+    )
+    split_seed: Seed = Field(default=0, description="seed of these splits")
     target: Literal["label", "input"] = Field(
         default="label",
         description="label: learn the set's targets; input: autoencoder, targets are x * 0.99 + 0.005",
@@ -218,6 +239,69 @@ class ParametricHardwareConfig(UnitHardwareConfig):
     time_per_multiplication: NotNegative = Field(default=0.0, description="time of one multiplication")
     time_per_byte: NotNegative = Field(default=0.0, description="time of one byte sent")
     time_per_message: NotNegative = Field(default=0.0, description="time of one message, whatever its size")
+
+
+class MessagesConfig(Section):
+    """Which entries of a message are sent, and in which number format."""
+
+    threshold: NotNegative | None = Field(
+        default=None,
+        description="theta: an entry is sent if it differs by more from what was sent last; all if omitted",
+    )
+    error_threshold: NotNegative | None = Field(
+        default=None, description="theta of errors, where it is another than that of predictions"
+    )
+    format: NumberFormatName | None = Field(
+        default=None, description="float16, bfloat16, float32 or Qm.n; the network's dtype if omitted"
+    )
+    error_format: NumberFormatName | None = Field(
+        default=None, description="format of errors, where it is another than that of predictions"
+    )
+    rounding: Literal["nearest", "stochastic"] = Field(
+        default="nearest", description="how values are rounded"
+    )
+    seed: Seed = Field(default=0, description="seed of stochastic rounding")
+
+
+class StatesConfig(Section):
+    """In which number format layers keep their activities."""
+
+    format: NumberFormatName | None = Field(
+        default=None, description="float16, bfloat16, float32 or Qm.n; the network's dtype if omitted"
+    )
+    rounding: Literal["nearest", "stochastic"] = Field(
+        default="nearest", description="how values are rounded"
+    )
+    seed: Seed = Field(default=0, description="seed of stochastic rounding")
+
+
+class FaultsConfig(Section):
+    """What goes wrong with messages, each with a probability."""
+
+    loss: Probability = Field(default=0.0, description="probability that a message is lost")
+    duplication: Probability = Field(default=0.0, description="probability that a message comes twice")
+    delay: Probability = Field(default=0.0, description="probability that a message takes delay_time longer")
+    reorder: Probability = Field(
+        default=0.0, description="probability that a message steps aside for delay_time and is overtaken"
+    )
+    delay_time: NotNegative = Field(default=0.0, description="in the hardware's units of time")
+    dead_layer: NotNegativeCount | None = Field(
+        default=None, description="a layer that sends nothing from training step dead_step on"
+    )
+    dead_share: float = Field(default=1.0, gt=0, le=1, description="share of its lines that are silent")
+    dead_step: NotNegativeCount = Field(default=0, description="the first training step of that")
+    seed: Seed = Field(default=0, description="seed of all faults")
+
+
+class MachineHardwareConfig(UnitHardwareConfig):
+    """A clock that takes a machine's prices in time, ns; see docs/hardware.md."""
+
+    model: Literal["file", "gpu-like", "loihi2018", "mesh", "sanafe-loihi"] = Field(  # type: ignore[assignment]
+        description="cost model"
+    )
+    path: str | None = Field(
+        default=None, min_length=1, description="machine file (TOML), if model is 'file'"
+    )
 
 
 class TraceConfig(Section):

@@ -42,6 +42,14 @@ class CheckpointError(PcsimError):
     """A checkpoint that cannot be written, or is not one, or belongs to another run."""
 
 
+class StudyError(PcsimError):
+    """A folder of runs that cannot be read or written, is none, or whose workers cannot be had."""
+
+
+class PeerError(PcsimError):
+    """A process of a distributed run has died, hangs or cannot be reached."""
+
+
 class NonFiniteError(PcsimError):
     """Activities or energy became infinite or NaN during a run.
 

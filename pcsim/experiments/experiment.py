@@ -9,18 +9,25 @@ from typing import Any
 from pcsim.config import (
     AdamConfig,
     DataConfig,
+    FaultsConfig,
     HardwareConfig,
     LearningConfig,
+    MachineHardwareConfig,
+    MessagesConfig,
     ModelConfig,
     MqConfig,
     NetworkConfig,
     ParametricHardwareConfig,
     SgdConfig,
+    StatesConfig,
 )
-from pcsim.errors import refuse_unless
+from pcsim.errors import ConfigurationError, refuse_unless
+from pcsim.experiments.pricing import machine_hardware
 from pcsim.hardware.clock import Hardware, Links, unit
+from pcsim.hardware.machine import load_machine
 from pcsim.learning import MQ, NLMS, SGD, Adam, LearningRule
 from pcsim.network.network import Network
+from pcsim.schedule.channel import PLAIN, Channels, Dead, Faults, Messages, Rounding
 from pcsim.schedule.program import Schedule
 from pcsim.tracing.probes import Probe
 from pcsim.tracing.writer import WAITING_BYTES, Storage
@@ -41,6 +48,7 @@ class Experiment:
         seed: of the order of samples.
         shuffle: whether each epoch draws a new order.
         hardware: what the clock believes.
+        channels: what happens to messages on their way, and to the activities that layers keep.
         probes: what is recorded besides the summary.
         record_every: training steps from one summary row, and one timeline, to the next.
         flush_seconds: longest time that records stay in memory.
@@ -60,6 +68,7 @@ class Experiment:
     seed: int = 0
     shuffle: bool = True
     hardware: Hardware = field(default_factory=unit)
+    channels: Channels = PLAIN
     probes: tuple[Probe, ...] = ()
     record_every: int = 10
     flush_seconds: float = 1.0
@@ -79,12 +88,17 @@ class Experiment:
     @property
     def training_steps(self) -> int:
         """Mini-batches of the whole run; a last short one of each epoch is dropped."""
-        return len(self.dataset.train_inputs) // self.batch * self.epochs
+        return self.training_steps_until(self.epochs)
+
+    def training_steps_until(self, epoch: int) -> int:
+        """Mini-batches up to the end of an epoch, counted from 1."""
+        return len(self.dataset.train_inputs) // self.batch * epoch
 
     def describe(self) -> dict[str, Any]:
         """Return everything that decides the numbers, fit for JSON, whether or not there was a model file."""
         network, schedule = self.network, self.schedule
         constants = ("activation", "output", "mix", "precision", "activity_decay")
+        channels = {"channels": self.channels.describe()} if self.channels.active else {}
         return {
             "network": {name: [getattr(one, name) for one in network.traits] for name in constants}
             | {
@@ -103,7 +117,7 @@ class Experiment:
             "learning": repr(self.rule),
             "data": self.dataset.name,
             "training": {name: getattr(self, name) for name in ("batch", "epochs", "seed", "shuffle")},
-        }
+        } | channels
 
     @classmethod
     def from_model(cls, model: ModelConfig) -> Experiment:
@@ -114,16 +128,19 @@ class Experiment:
             ConfigurationError: values that do not go together.
         """
         training = model.training
+        network, rule = build_network(model.network, training.seed), build_rule(model.learning)
+        schedule = Schedule(**model.schedule.model_dump())
         return cls(
-            network=build_network(model.network, training.seed),
+            network=network,
             dataset=build_dataset(model.data),
-            rule=build_rule(model.learning),
-            schedule=Schedule(**model.schedule.model_dump()),
+            rule=rule,
+            schedule=schedule,
             batch=training.batch,
             epochs=training.epochs,
             seed=training.seed,
             shuffle=training.shuffle,
-            hardware=build_hardware(model.hardware),
+            hardware=build_hardware(model.hardware, network, training.batch, rule, schedule),
+            channels=build_channels(model.messages, model.states, model.faults),
             probes=tuple(
                 Probe(
                     name,
@@ -144,6 +161,22 @@ class Experiment:
             events=model.trace.events,
             name=model.name,
             configuration=model.to_dict(),
+        )
+
+
+def check_channels(experiment: Experiment, engine: str) -> None:
+    """Refuse channels that an engine or the network cannot have, before anything is begun.
+
+    Raises:
+        ConfigurationError: says which, and what to do.
+    """
+    channels = experiment.channels
+    channels.check(experiment.network)
+    if engine == "fast":
+        channels.faults.check_timeless()
+    if engine == "backprop" and channels.active:
+        raise ConfigurationError(
+            "backprop sends no messages: expected a model without messages, states and faults"
         )
 
 
@@ -171,6 +204,7 @@ def build_dataset(data: DataConfig) -> Dataset:
         test_fraction=data.test_fraction,
         split_seed=data.split_seed,
         target=data.target,
+        validation_fraction=data.validation_fraction,
     )
 
 
@@ -187,8 +221,28 @@ def build_rule(learning: LearningConfig) -> LearningRule:
             return NLMS()
 
 
-def build_hardware(hardware: HardwareConfig) -> Hardware:
-    """Return the hardware of a model file."""
+def build_channels(messages: MessagesConfig, states: StatesConfig, faults: FaultsConfig) -> Channels:
+    """Return what a model file says about messages, activities and faults."""
+    same = messages.rounding, messages.seed
+    threshold = messages.threshold if messages.error_threshold is None else messages.error_threshold
+    chances = faults.model_dump()
+    layer, share, step = (chances.pop(f"dead_{name}") for name in ("layer", "share", "step"))
+    return Channels(
+        Messages(messages.threshold, Rounding(messages.format, *same)),
+        Messages(threshold, Rounding(messages.error_format or messages.format, *same)),
+        Faults(**chances, dead=None if layer is None else Dead(layer, share, step)),
+        Rounding(**states.model_dump()),
+    )
+
+
+def build_hardware(
+    hardware: HardwareConfig, network: Network, batch: int, rule: LearningRule, schedule: Schedule
+) -> Hardware:
+    """Return the hardware of a model file.
+
+    Raises:
+        ConfigurationError: a machine file that is none, or without prices in time.
+    """
     ends = {link: link.split("-") for link in hardware.link_latency}
     links = Links(
         hardware.latency,
@@ -196,6 +250,9 @@ def build_hardware(hardware: HardwareConfig) -> Hardware:
         hardware.jitter,
         hardware.seed,
     )
+    if isinstance(hardware, MachineHardwareConfig):
+        machine = load_machine(hardware.path or hardware.model)
+        return machine_hardware(machine, network, batch, rule, schedule, links)
     if not isinstance(hardware, ParametricHardwareConfig):
         return unit(links)
     return Hardware(

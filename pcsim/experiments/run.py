@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, Protocol, get_args
 
 from pcsim.engine.backprop import BackpropEngine, check_rule
+from pcsim.engine.channel import Carried
+from pcsim.engine.distributed_plan import Distribution, Share
 from pcsim.engine.event import EventEngine, Totals
 from pcsim.engine.fast import FastEngine
 from pcsim.engine.observer import Observer, Statistics
 from pcsim.engine.threads import suited_threads
 from pcsim.errors import ConfigurationError, NonFiniteError, nearest
 from pcsim.experiments.checkpoint import Bookmark, ResumableEngine
-from pcsim.experiments.experiment import Experiment
+from pcsim.experiments.distributed import check_distributed, watches_of
+from pcsim.experiments.experiment import Experiment, check_channels
 from pcsim.kernels import Kernels
 from pcsim.kernels.backends import make_kernels
 from pcsim.network.layer import Layer
@@ -28,7 +32,7 @@ from pcsim.tracing.recorder import Recorder
 from pcsim.tracing.writer import TraceWriter
 from pcsim.training.loop import Epoch, Position, check_fit, train
 
-EngineName = Literal["fast", "event", "backprop"]
+EngineName = Literal["fast", "event", "backprop", "distributed"]
 OF_WEIGHTS = {"weight", "update", "bias", "bias_update"}  # what backpropagation has to show
 UNCOUNTED = -1  # of non-zero values, where no engine looked at the messages
 
@@ -70,6 +74,11 @@ class RunSummary:
             fast engine where messages have jitter.
         seconds: of wall-clock time.
         trace: path of the trace; None if none was written.
+        validation_accuracy: as test_accuracy; None also without a validation set.
+        validation_loss: as test_loss; None also without a validation set.
+        bytes: of the messages.
+        lost: messages that did not arrive, or that a dead core did not send.
+        shares: what each process of a distributed run did with its time.
     """
 
     name: str
@@ -87,6 +96,11 @@ class RunSummary:
     simulated_time: float | None
     seconds: float
     trace: str | None
+    validation_accuracy: float | None = None
+    validation_loss: float | None = None
+    bytes: int = 0
+    lost: int = 0
+    shares: tuple[Share, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return a dictionary fit for JSON."""
@@ -100,13 +114,16 @@ class ProgramMeter:
         clock = EventEngine(program, None, experiment.hardware, experiment.batch)
         clock.simulate()
         self._step = clock.totals
-        if experiment.hardware.links.jitter:
+        self._counted = experiment.channels.carry
+        sized = self._counted and (experiment.hardware.time_per_byte or experiment.channels.faults.dead)
+        if experiment.hardware.links.jitter or sized:
             self._step.simulated_time = float("nan")
 
-    def totals(self, steps: int) -> Totals:
-        """Return the totals of so many mini-batches."""
+    def totals(self, steps: int, carried: Carried) -> Totals:
+        """Return the totals of so many mini-batches; of the messages, where they go through channels."""
         once = asdict(self._step) | {"nonzero_values": UNCOUNTED}
-        return Totals(**{k: n if n == UNCOUNTED else n * steps for k, n in once.items()})
+        total = Totals(**{k: n if n == UNCOUNTED else n * steps for k, n in once.items()})
+        return replace(total, **asdict(carried)) if self._counted else total
 
 
 def run(
@@ -118,21 +135,27 @@ def run(
     overwrite: bool = False,
     checkpoint: str | PathLike[str] | None = None,
     resume: bool = False,
+    until: int | None = None,
     progress: Progress | None = None,
+    distribution: Distribution | None = None,
 ) -> RunSummary:
     """Train the experiment's network, recording as it says.
 
     Args:
         experiment: what is trained.
-        engine: "fast", "event" to simulate time and messages, or "backprop", the baseline: no schedule.
+        engine: "fast", "event" to simulate time and messages, "distributed" for layers in processes of
+            their own, or "backprop", the baseline: no schedule.
         kernels: who does the arithmetic (`pcsim.make_kernels`); the fast CPU kernels if not given.
         trace: HDF5 file to write; none if not given.
         overwrite: replace an existing trace.
         checkpoint: folder for a checkpoint at the end of each epoch; none if not given.
         resume: go on from the checkpoint, if there is one, to the very bits that an undisturbed run has.
+        until: epoch after which to pause, to be resumed some day; at the end of the run if not given.
         progress: is told how far the run has come.
+        distribution: over how many processes, for the distributed engine.
 
     Raises:
+        PeerError: a process of a distributed run is lost; trace and checkpoint are kept.
         ConfigurationError: an order that the engine cannot run; resume without a checkpoint folder.
         CheckpointError: a folder with a checkpoint, but no resume; one that is damaged or another run's.
         ShapeError: data and network do not fit.
@@ -148,14 +171,27 @@ def run(
             f"order '{experiment.schedule.name}' depends on when messages arrive: use --engine event"
         )
     check_fit(experiment.network, experiment.dataset, experiment.batch)
+    check_channels(experiment, engine)
     if engine == "backprop":
         check_rule(experiment.rule)  # before there is a trace that would be in the way of the next try
-    bookmark = Bookmark.open(checkpoint, resume, experiment.describe() | {"engine": engine})
+    distribution = distribution or Distribution()
+    identity: dict[str, Any] = {"engine": engine}
+    if engine == "distributed":
+        check_distributed(experiment, plan, distribution)
+        if distribution.replicas > 1:  # they round differently; the number of processes decides nothing
+            identity["replicas"] = distribution.replicas
+    bookmark = Bookmark.open(checkpoint, resume, experiment.describe() | identity)
     threads = suited_threads(experiment.network, experiment.batch)
     with threads:
         kernels = kernels or make_kernels("cpu", experiment.network.dtype.name)
         with _open(experiment, engine, kernels, trace, overwrite, bookmark) as writer:
-            return _run(experiment, plan, engine, kernels, writer, bookmark, progress)
+            until = experiment.epochs if until is None else min(until, experiment.epochs)
+            if engine == "distributed":
+                assert isinstance(plan, Program)
+                return _run_distributed(
+                    experiment, plan, distribution, kernels, writer, bookmark, until, progress
+                )
+            return _run(experiment, plan, engine, kernels, writer, bookmark, until, progress)
 
 
 def _open(
@@ -205,10 +241,11 @@ def _run(
     kernels: Kernels,
     writer: TraceWriter | None,
     bookmark: Bookmark,
+    until: int,
     progress: Progress | None,
 ) -> RunSummary:
     if engine_name == "backprop":
-        return _run_backprop(experiment, writer, bookmark, progress)
+        return _run_backprop(experiment, writer, bookmark, until, progress)
     network = experiment.network
     units = network.layers(experiment.batch, experiment.rule, kernels)
     if isinstance(plan, Program) and experiment.schedule.own:
@@ -222,11 +259,17 @@ def _run(
     observers: list[Observer] = [statistics] if recorder is None else [statistics, recorder]
     heard = plan if recorder is None else recorder.listening_to(plan)
     engine, totals = _engine(engine_name, experiment, heard, observers, units)
-    return _train(experiment, engine_name, engine, totals, statistics, recorder, writer, bookmark, progress)
+    return _train(
+        experiment, engine_name, engine, totals, statistics, recorder, writer, bookmark, until, progress
+    )
 
 
 def _run_backprop(
-    experiment: Experiment, writer: TraceWriter | None, bookmark: Bookmark, progress: Progress | None
+    experiment: Experiment,
+    writer: TraceWriter | None,
+    bookmark: Bookmark,
+    until: int,
+    progress: Progress | None,
 ) -> RunSummary:
     """Train by backpropagation: no iterations, nothing to tell of activities, errors and messages."""
     network = experiment.network
@@ -245,7 +288,57 @@ def _run_backprop(
     def totals(steps: int) -> Totals:
         return Totals(multiplications=once * steps, nonzero_values=UNCOUNTED, simulated_time=float("nan"))
 
-    return _train(experiment, "backprop", engine, totals, statistics, recorder, writer, bookmark, progress)
+    return _train(
+        experiment, "backprop", engine, totals, statistics, recorder, writer, bookmark, until, progress
+    )
+
+
+def _run_distributed(
+    experiment: Experiment,
+    plan: Program,
+    distribution: Distribution,
+    kernels: Kernels,
+    writer: TraceWriter | None,
+    bookmark: Bookmark,
+    until: int,
+    progress: Progress | None,
+) -> RunSummary:
+    """Train in several processes; what looks on sees the layers' echoes."""
+    from pcsim.engine.distributed import DistributedEngine
+    from pcsim.engine.distributed_team import Team
+
+    network = experiment.network
+    if experiment.schedule.own:
+        plan.check_locality()
+    statistics = Statistics(plan.iterations, network.top)
+    probes = experiment.probes if writer is not None else ()
+    meter = ProgramMeter(plan, experiment)
+    with Team.start(distribution) as team:
+        engine = DistributedEngine(
+            team, plan, experiment.rule, experiment.batch, kernels, statistics, watches_of(probes, network)
+        )
+        recorder = None
+        if writer is not None:
+            names = [one.name for one in plan.operations]
+            recorder = _recorder(
+                experiment, plan.iterations, names, probes, writer, engine.echoes, statistics
+            )
+            heard = recorder.listening_to(engine.heard)
+            assert isinstance(heard, Program)
+            engine.heard, engine.observers = heard, [recorder]
+        summary = _train(
+            experiment,
+            "distributed",
+            engine,
+            lambda steps: meter.totals(steps, Carried()),
+            statistics,
+            recorder,
+            writer,
+            bookmark,
+            until,
+            progress,
+        )
+        return replace(summary, shares=tuple(engine.shares()))
 
 
 def _train(
@@ -257,13 +350,15 @@ def _train(
     recorder: Recorder | None,
     writer: TraceWriter | None,
     bookmark: Bookmark,
+    until: int,
     progress: Progress | None,
 ) -> RunSummary:
-    """Train from where the bookmark lies, recording and telling."""
+    """Train from where the bookmark lies to the end of an epoch, recording and telling."""
     start = bookmark.restore(engine)
     if progress is not None:
         label = f"{experiment.name} {experiment.schedule.name if engine_name != 'backprop' else 'backprop'}"
-        progress.begin(label, experiment.training_steps - bookmark.training_steps)
+        steps = experiment.training_steps_until(until) - bookmark.training_steps
+        progress.begin(label, max(steps, 0))
 
     def after_step(step: int) -> None:
         if recorder is not None and experiment.events and isinstance(engine, EventEngine):
@@ -274,7 +369,7 @@ def _train(
     def after_epoch(position: Position) -> None:
         epoch = position.epochs[-1]
         if recorder is not None:
-            recorder.record_epoch(**asdict(epoch), **_counted(totals(epoch.training_steps)))
+            recorder.record_epoch(**_results(epoch, experiment), **_counted(totals(epoch.training_steps)))
         if writer is not None and bookmark.folder is not None:
             writer.flush()  # the trace must never be behind the checkpoint
         bookmark.save(engine, position)
@@ -288,7 +383,7 @@ def _train(
             engine,
             statistics,
             batch=experiment.batch,
-            epochs=experiment.epochs,
+            epochs=until,
             seed=experiment.seed,
             shuffle=experiment.shuffle,
             after_step=after_step,
@@ -313,7 +408,10 @@ def _recorder(
 ) -> Recorder:
     """Return what writes the trace."""
     every, steps = experiment.record_every, experiment.training_steps
-    return Recorder(writer, experiment.network, units, statistics, iterations, probes, every, steps, names)
+    splits = [split for split in experiment.dataset.splits if split != "train"]
+    return Recorder(
+        writer, experiment.network, units, statistics, iterations, probes, every, steps, names, splits
+    )
 
 
 def _engine(
@@ -325,10 +423,24 @@ def _engine(
 ) -> tuple[ResumableEngine, Callable[[int], Totals]]:
     """Return the engine and what tells its totals after so many training steps."""
     if name == "event":
-        engine = EventEngine(plan, units, experiment.hardware, experiment.batch, observers)
+        engine = EventEngine(
+            plan, units, experiment.hardware, experiment.batch, observers, channels=experiment.channels
+        )
         return engine, lambda steps: engine.totals
     assert isinstance(plan, Program)
-    return FastEngine(plan, units, observers), ProgramMeter(plan, experiment).totals
+    fast, meter = (
+        FastEngine(plan, units, observers, channels=experiment.channels),
+        ProgramMeter(plan, experiment),
+    )
+    return fast, lambda steps: meter.totals(steps, fast.carried)
+
+
+def _results(epoch: Epoch, experiment: Experiment) -> dict[str, float]:
+    """Return what an epoch came to, on the parts of the data set that there are."""
+    splits = experiment.dataset.splits
+    return {
+        k: n for k, n in asdict(epoch).items() if not k.startswith("validation") or "validation" in splits
+    }
 
 
 def _counted(totals: Totals) -> dict[str, float]:
@@ -361,4 +473,12 @@ def _summary(
         simulated_time=simulated if simulated == simulated else None,
         seconds=last.seconds if last else 0.0,
         trace=None if writer is None else str(writer.path),
+        validation_accuracy=_known(last.validation_accuracy) if last else None,
+        validation_loss=_known(last.validation_loss) if last else None,
+        bytes=total.bytes,
+        lost=total.lost + total.unsent,
     )
+
+
+def _known(number: float) -> float | None:
+    return None if math.isnan(number) else number

@@ -69,6 +69,7 @@ class Recorder:
         every: training steps from one summary row, and one timeline, to the next.
         training_steps: how many there will be, about; sizes the file's chunks.
         names: of the operations that may occur, for those that are a user's own.
+        splits: parts of the data set that are tested on after each epoch.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Recorder:
         every: int = 10,
         training_steps: int = 1000,
         names: Iterable[str] = (),
+        splits: Iterable[str] = ("test",),
     ) -> None:
         self._units, self._energies, self._every, self._step = units, energies, every, 0
         batch = len(units[0].activity)
@@ -94,7 +96,7 @@ class Recorder:
         own = tuple(dict.fromkeys(name.replace(" ", "_") for name in names if name not in EVENT_NAMES))
         self._event_names = (*EVENT_NAMES, *own)
         self._events = _event_table(writer, (training_steps // every + 1) * per_step, self._event_names)
-        self._learning = _learning_table(writer)
+        self._learning = _learning_table(writer, splits)
 
     @property
     def active(self) -> bool:
@@ -197,12 +199,18 @@ def _event_table(writer: TraceWriter, rows: int, names: tuple[str, ...]) -> Tabl
     return writer.table("events", "event", columns, expected_rows=rows)
 
 
-def _learning_table(writer: TraceWriter) -> Table:
+def _learning_table(writer: TraceWriter, splits: Iterable[str]) -> Table:
+    results = {}
+    for split in splits:
+        text = f"share of {split} samples that are classified correctly"
+        results[f"{split}_accuracy"] = Column((), "float64", text)
+        results[f"{split}_loss"] = Column(
+            (), "float64", f"half the squared distance to the target, {split} mean"
+        )
     columns = {
         "epoch": Column((), "int64", "epochs done"),
         "training_steps": Column((), "int64", "mini-batches so far"),
-        "test_accuracy": Column((), "float64", "share of test samples that are classified correctly"),
-        "test_loss": Column((), "float64", "half the squared distance to the target, test mean"),
+        **results,
         "energy": Column((), "float64", "free energy after the last iteration, mean over the epoch"),
         "seconds": Column((), "float64", "wall-clock time since training began", "s"),
         "messages": Column((), "int64", "messages so far"),

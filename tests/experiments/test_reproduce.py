@@ -24,10 +24,12 @@ from pcsim.experiments.reproduce import cost, page, tables
 from pcsim.experiments.reproduce.jobs import MODELS, Job, Place, expected, failure, look, take
 from pcsim.experiments.reproduce.plans import OURS, TARGETS, TASKS, Choice
 from pcsim.experiments.reproduce.report import make, wanted, with_other_rates
-from pcsim.experiments.reproduce.results import gather, mean_sd, welch
+from pcsim.experiments.reproduce.results import gather
 from pcsim.experiments.reproduce.runs import run_all
-from pcsim.experiments.reproduce.worker import alone, from_request, to_request
+from pcsim.experiments.reproduce.worker import from_request, to_request
 from pcsim.experiments.run import run
+from pcsim.experiments.significance import mean_sd, welch
+from pcsim.experiments.workers import alone
 from pcsim.learning import MQ, SGD, Adam
 from pcsim.network.network import Network
 from pcsim.tracing import open_trace

@@ -28,6 +28,8 @@ def test_each_class_gives_its_share():
     choices = {hold_out(data, 0.25, seed).validation_inputs.tobytes() for seed in range(8)}
     assert len(choices) > 1
     assert split.name == "mine, 3 training samples held out with seed 0"
+    assert split.test_inputs is data.test_inputs
+    assert list(data.splits) == ["train", "test"]
 
 
 def test_what_cannot_be_held_out():

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pcsim.experiments.reproduce.plans import FIGURE_4
-from pcsim.experiments.reproduce.results import Curve, Results, Row, mean_sd
+from pcsim.experiments.reproduce.results import Curve, Results, Row
+from pcsim.experiments.significance import mean_sd
 from pcsim.report.curves import plot_updates
 from pcsim.report.numbers import read_updates
 from pcsim.report.style import INCHES, line_look, scale_y

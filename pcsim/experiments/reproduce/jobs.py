@@ -10,18 +10,19 @@ from typing import Any, Literal
 
 import numpy as np
 
-import pcsim
 from pcsim.config import ModelConfig, load_model
 from pcsim.errors import ConfigurationError, DataError
 from pcsim.experiments.checkpoint import FILE as CHECKPOINT
 from pcsim.experiments.experiment import build_rule
 from pcsim.experiments.reproduce.plans import Algorithm, Task
+from pcsim.experiments.workers import TRACE
+from pcsim.shipped import models_folder
 from pcsim.tracing.reader import TraceReader, open_trace
 from pcsim.training.dataset import Dataset
 from pcsim.training.datasets.registry import KNOWN, data_root
 
 State = Literal["missing", "unfinished", "finished", "other epochs", "other"]
-MODELS = Path(pcsim.__file__).parents[1] / "models"
+MODELS = models_folder()
 FAILURE = "failure.json"
 SUBSET_SEED = 0
 
@@ -72,7 +73,7 @@ class Job:
     @property
     def trace(self) -> Path:
         """Its trace."""
-        return self.folder / "trace.h5"
+        return self.folder / TRACE
 
     def model(self) -> ModelConfig:
         """Return the model file with this run's constants.

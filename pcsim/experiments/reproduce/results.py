@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from pcsim.errors import PcsimError
 from pcsim.experiments.reproduce.jobs import Job, failure, look, recorded
 from pcsim.experiments.reproduce.plans import Algorithm, Measure, Task
 from pcsim.experiments.reproduce.runs import NO_PIXELS
+from pcsim.experiments.significance import mean_sd, welch
 from pcsim.report.numbers import plain, read_learning
 from pcsim.tracing.reader import open_trace
 
@@ -121,22 +121,6 @@ class Results:
             "rows": [row.to_dict() for row in self.rows],
             "curves": curves,
         }
-
-
-def mean_sd(values: Sequence[float]) -> tuple[float, float]:
-    """Return mean and standard deviation (n − 1) of some numbers; NaN where there are too few."""
-    mean = float(np.mean(values)) if values else math.nan
-    return mean, float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
-
-
-def welch(values: Sequence[float], others: Sequence[float]) -> float | None:
-    """Return p of Welch's two-sided t-test; None with fewer than two numbers, or without any spread."""
-    if min(len(values), len(others)) < 2 or np.ptp(values) == np.ptp(others) == 0:
-        return None
-    from scipy.stats import ttest_ind_from_stats
-
-    sides = (number for one in (values, others) for number in (*mean_sd(one), len(one)))
-    return float(ttest_ind_from_stats(*sides, equal_var=False).pvalue)
 
 
 def gather(task: Task, jobs: Mapping[Algorithm, Sequence[Job]], epochs: int | None) -> Results:

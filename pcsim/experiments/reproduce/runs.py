@@ -10,15 +10,13 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO, Literal, Protocol
 
-import pcsim
 from pcsim.errors import PcsimError
 from pcsim.experiments.reproduce.jobs import Job, Standing, look, note_failure
 from pcsim.experiments.reproduce.worker import to_request
+from pcsim.experiments.workers import environment
 
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 NO_PIXELS = "no pixels here"
 PATIENCE = 20.0  # seconds that an interrupted run has to write what it knows
 
@@ -151,7 +149,7 @@ class _Crew:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            env=_environment(self.threads),
+            env=environment(self.threads),
             start_new_session=True,  # Ctrl-C is for us; we pass it on, once
         )
         assert process.stdin is not None
@@ -214,9 +212,3 @@ class _Crew:
                 one.process.wait()
             one.log.close()
         self._selector.close()
-
-
-def _environment(threads: int) -> dict[str, str]:
-    """Return a worker's environment: so many threads, and this pcsim."""
-    path = os.pathsep.join(filter(None, (str(Path(pcsim.__file__).parents[1]), os.environ.get("PYTHONPATH"))))
-    return {**os.environ, **dict.fromkeys(THREADS, str(threads)), "PYTHONPATH": path}

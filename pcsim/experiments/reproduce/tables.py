@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 
 from pcsim.experiments.reproduce.plans import OURS
-from pcsim.experiments.reproduce.results import BASELINE, EARLY, Results, Row, mean_sd
+from pcsim.experiments.reproduce.results import BASELINE, EARLY, Results, Row
+from pcsim.experiments.significance import mean_sd
 
 NOTHING = "–"
 WIDE_ONLY = ("at epoch", "hours")  # for which a terminal has no room

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from pcsim.errors import PcsimError
 from pcsim.experiments.experiment import Experiment
 from pcsim.experiments.reproduce.jobs import Job, Place, take
 from pcsim.experiments.reproduce.plans import TASKS, Algorithm
-from pcsim.experiments.run import run
-from pcsim.kernels.backends import make_kernels
-from pcsim.tracing.reader import open_trace
+from pcsim.experiments.workers import alone, one_line, train_in
 from pcsim.training.loop import Epoch
 
 EVERY = 0.2  # seconds between news of training steps
@@ -99,40 +93,7 @@ def train(job: Job, threads: int, reporter: Reporter) -> None:
     """
     experiment = Experiment.from_model(job.model())
     experiment = replace(experiment, dataset=take(experiment.dataset, job.place.subset))
-    if job.trace.exists():  # data may lie elsewhere by now; what was recorded of that stays
-        with open_trace(job.trace) as trace:
-            begun_as = trace.attributes.get("configuration")
-        if isinstance(begun_as, dict):
-            experiment = replace(experiment, configuration=begun_as)
-    run(
-        experiment,
-        engine=job.algorithm.engine,
-        kernels=make_kernels("cpu", experiment.network.dtype.name, threads),
-        trace=job.trace,
-        checkpoint=job.folder,
-        resume=True,
-        progress=reporter,
-    )
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Keep other processes of this kind out of a folder; a process that ends lets go in any way.
-
-    Raises:
-        PcsimError: one is in there, or the folder cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("w")
-    except OSError as error:
-        raise PcsimError(f"cannot write {folder}: {error.strerror}") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise PcsimError(f"{folder}: another process trains there; wait for it") from error
-        yield
+    train_in(job.folder, experiment, engine=job.algorithm.engine, threads=threads, progress=reporter)
 
 
 def main() -> int:
@@ -151,8 +112,7 @@ def main() -> int:
     except BrokenPipeError:  # the parent is gone: what is checkpointed will be taken up again
         return 1
     except Exception as error:
-        prefix = "" if isinstance(error, PcsimError) else f"{type(error).__name__}: "
-        reporter.tell(error=prefix + " ".join(str(error).split()))
+        reporter.tell(error=one_line(error))
         return 1
     reporter.tell(done=True)
     return 0
