@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 KERNELS, LEARNING, NETWORK = "tests/kernels/test_reference.py", "tests/learning", "tests/network"
 PROGRAM, LOCALITY = "tests/schedule/test_program.py", "tests/schedule/test_locality.py"
 ENGINES, ENERGY = "tests/engine/test_engines.py", "tests/engine/test_energy.py"
+CHANNELS, FORMATS = "tests/engine/test_channels.py", "tests/schedule/test_number_format.py"
 EVENT, GOLDEN = "tests/engine/test_event.py", "tests/engine/test_golden.py"
 CPU = "tests/kernels/test_cpu.py"
 CONV, CONV_ENGINES = "tests/kernels/test_conv.py", "tests/engine/test_conv.py"
@@ -68,6 +69,8 @@ locality = of("schedule/locality.py", LOCALITY)
 event = of("engine/event.py", EVENT, ENGINES)
 process = of("engine/process.py", EVENT, ENGINES)
 fast = of("engine/fast.py", ENGINES)
+channel = of("engine/channel.py", CHANNELS)
+rounding = of("schedule/number_format.py", FORMATS)
 observer = of("engine/observer.py", ENGINES, ENERGY)
 network = of("network/network.py", NETWORK, ENGINES)
 clock = of("hardware/clock.py", EVENT)
@@ -155,17 +158,24 @@ BUGS = [
     # engines and time
     event("start = max(now, self._link_free.get(link, now))", "start = now"),
     event("unit.kernels.snapshot(checked_payload(operation, payload, (self._batch, width)))", "checked_payload(operation, payload, (self._batch, width))"),
-    event("self._busy[layer] = True", "self._busy[layer] = False"),
+    event("self._busy[self._cores[layer]] = True", "self._busy[self._cores[layer]] = False"),
     event("operation.target, operation.iteration, payload)", "operation.target, 0, payload)"),
     event("operation.multiplications * self._batch", "operation.multiplications"),
     event("sizes[max(link)]", "sizes[link[0]]"),
     event("self.totals.simulated_time += now", "self.totals.simulated_time = now"),
-    process("self._arrived[door].popleft()", "self._arrived[door].pop()"),
+    process("box.waiting.popleft()", "box.waiting.pop()"),
     process("(door, sent[door]) for door in doors", "(door, 1) for door in doors"),
     process("if not self._freshness.is_stale(operation):", "if True:"),
     fast("if payload is not inbox:", "if False:"),
     fast("above.kernels.mini_batch(above.error.shape, above.error.dtype)", "above.error"),
     of("engine/fast.py", OWN)("        set_targets(self.layers, inputs, targets)\n        self._connect()", "        set_targets(self.layers, inputs, targets)"),
+    channel("np.copyto(self.sent, values, where=entries)", "self.sent[...] = values"),
+    channel("values.view(whole) != sent.view(whole)", "values != sent"),
+    channel("silent[order[: round(dead.share * width)]] = True", "silent[:] = True"),
+    channel('np.random.default_rng([settings.faults.seed, 1, *link])', "np.random.default_rng(1)"),
+    rounding("np.floor(np.ldexp(wide, -steps) + rng.random(values.shape))", "np.floor(np.ldexp(wide, -steps))"),
+    rounding("np.clip(np.asarray(values, dtype=np.float64), number.lowest, number.highest)", "np.asarray(values, dtype=np.float64)"),
+    of("engine/process.py", CHANNELS)("box.come += message.fate is not Fate.COPY", "box.come += 1"),
     process("self._waits[layer] = self._news[layer] = False", "self._waits[layer] = False"),
     observer("energies[:] = np.take_along_axis(energies, latest, axis=0)", "pass"),
     observer("        self._step = step\n", ""),

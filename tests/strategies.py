@@ -17,6 +17,7 @@ from pcsim.hardware.clock import Hardware, unit
 from pcsim.kernels import reference
 from pcsim.learning import MQ, NLMS, SGD, Adam
 from pcsim.network.network import Network
+from pcsim.schedule.channel import PLAIN, Channels
 from pcsim.schedule.program import Program, Schedule
 
 ACTIVATIONS = ("relu", "tanh", "sigmoid", "leaky_relu", "gelu", "identity")
@@ -166,6 +167,7 @@ def run(
     program: Program | None = None,
     kernels: Any = reference,
     network: Network | None = None,
+    channels: Channels = PLAIN,
 ) -> Outcome:
     """Run all mini-batches of a case on one engine, keeping states and energies."""
     network = network or case.network()
@@ -174,9 +176,9 @@ def run(
     states, statistics = States(), Statistics(case.iterations, case.top)
     observers = (states, statistics)
     if engine == "fast":
-        runner: Any = FastEngine(plan, units, observers)
+        runner: Any = FastEngine(plan, units, observers, channels=channels)
     else:
-        runner = EventEngine(plan, units, hardware or unit(), case.batch, observers)
+        runner = EventEngine(plan, units, hardware or unit(), case.batch, observers, channels=channels)
     energies = []
     for inputs, targets in case.data():
         runner.step(inputs, targets)

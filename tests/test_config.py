@@ -73,6 +73,7 @@ def test_defaults(model_file):
             "path": None,
             "directory": None,
             "test_fraction": 0.2,
+            "validation_fraction": 0.0,
             "split_seed": 0,
             "target": "label",
         },
@@ -80,6 +81,26 @@ def test_defaults(model_file):
         "learning": {"rule": "mq", "rate": 0.1, "minimum_rate": 1e-3, "r": 1e-6, "decay": 0.9999},
         "training": {"epochs": 1, "batch": 64, "seed": 0, "shuffle": True},
         "hardware": {"model": "unit", "jitter": 0.0, "latency": 0.0, "link_latency": {}, "seed": 0},
+        "messages": {
+            "threshold": None,
+            "error_threshold": None,
+            "format": None,
+            "error_format": None,
+            "rounding": "nearest",
+            "seed": 0,
+        },
+        "states": {"format": None, "rounding": "nearest", "seed": 0},
+        "faults": {
+            "loss": 0.0,
+            "duplication": 0.0,
+            "delay": 0.0,
+            "reorder": 0.0,
+            "delay_time": 0.0,
+            "dead_layer": None,
+            "dead_share": 1.0,
+            "dead_step": 0,
+            "seed": 0,
+        },
         "trace": {
             "every": 10,
             "flush_seconds": 1.0,
@@ -217,7 +238,7 @@ def test_later_override_wins_and_new_probes_can_be_added(model_file):
             "learning.rule = 'madam': expected one of sgd, mq, adam, nlms; did you mean 'adam'",
         ),
         ("learning.rule=[1]", "learning.rule = [1]: expected one of sgd, mq, adam, nlms"),
-        ("hardware.model=parametrc", "expected one of unit, parametric; did you mean 'parametric'?"),
+        ("hardware.model=parametrc", "mesh, sanafe-loihi; did you mean 'parametric'?"),
         # keys of another variant
         ("learning.beta1=0.9", "not used by rule 'mq' but by adam: expected rate, minimum_rate, r, decay;"),
         ("learning.rule=nlms", "learning.rate = 0.1: not used by rule 'nlms' but by sgd, mq, adam: expected"),
@@ -400,6 +421,7 @@ def sections(kind: type[BaseModel]) -> list[type[BaseModel]]:
 def test_every_key_is_described(section):
     """The documentation and `--help` print these texts."""
     nested = {"network", "data", "schedule", "learning", "training", "hardware", "trace"}
+    nested |= {"messages", "states", "faults"}
     for name, field in section.model_fields.items():
         assert field.description or (section is ModelConfig and name in nested)
 
@@ -411,5 +433,11 @@ def test_imports_little():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
     ours = {name for name in loaded if name.startswith("pcsim.")}
-    assert ours == {"pcsim.architecture", "pcsim.config", "pcsim.config_sections", "pcsim.errors"}
+    assert ours == {
+        "pcsim.architecture",
+        "pcsim.config",
+        "pcsim.config_sections",
+        "pcsim.errors",
+        "pcsim.shipped",
+    }
     assert "numpy" not in loaded

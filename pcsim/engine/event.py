@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import IntEnum
 from itertools import count
 
 import numpy as np
 
+from pcsim.engine.channel import ChannelSet, Mishap
 from pcsim.engine.checks import checked_payload, set_targets
 from pcsim.engine.observer import Observer
 from pcsim.engine.process import InOrder, Process, Reacting, write_agendas
+from pcsim.engine.script import Script, lines_of
 from pcsim.engine.state import Facts, learnt, relearn
-from pcsim.errors import ProgramError, ShapeError
+from pcsim.errors import ProgramError, ShapeError, refuse_unless
 from pcsim.hardware.clock import Hardware
 from pcsim.kernels import Array
 from pcsim.network.layer import Layer
-from pcsim.schedule.message import Message
+from pcsim.schedule.channel import PLAIN, Channels
+from pcsim.schedule.message import Fate, Message
 from pcsim.schedule.operation import Operation
 from pcsim.schedule.program import Program, Reaction
+
+_ARRIVES, _NO_MISHAP = Fate.ARRIVES, Mishap()  # by far the most frequent ones
 
 
 class Turn(IntEnum):
@@ -46,7 +51,9 @@ class Event:
         multiplications: done by the operation, whole mini-batch.
         values: numbers in the message, zeros included.
         nonzero_values: those that an event-driven link would carry; all of them if only time is simulated.
+            Of a message with a threshold all entries that are sent.
         bytes: size of the message.
+        fate: of a message: arrives, a copy, or lost.
     """
 
     kind: str
@@ -60,11 +67,26 @@ class Event:
     values: int = 0
     nonzero_values: int = 0
     bytes: int = 0
+    fate: Fate = Fate.ARRIVES
 
 
 @dataclass
 class Totals:
-    """What has happened since the engine was made."""
+    """What has happened since the engine was made.
+
+    Attributes:
+        operations: done.
+        multiplications: done by them.
+        messages: sent, copies included; each is received, lost or in flight.
+        values: numbers in them, zeros included.
+        nonzero_values: numbers in them that an event-driven link would carry.
+        bytes: of them.
+        received: messages that have reached their receiver.
+        lost: messages that were dropped on purpose.
+        copies: messages that are a second copy of another.
+        unsent: messages that a dead core did not send; they are not among the messages.
+        simulated_time: of all mini-batches, one after the other.
+    """
 
     operations: int = 0
     multiplications: int = 0
@@ -73,6 +95,15 @@ class Totals:
     nonzero_values: int = 0
     bytes: int = 0
     simulated_time: float = 0.0
+    received: int = 0
+    lost: int = 0
+    copies: int = 0
+    unsent: int = 0
+
+    @property
+    def in_flight(self) -> int:
+        """Messages that are still on their way."""
+        return self.messages - self.received - self.lost
 
     def count(self, event: Event) -> None:
         """Add one event; time is added when a mini-batch is over."""
@@ -82,6 +113,17 @@ class Totals:
         self.values += event.values
         self.nonzero_values += event.nonzero_values
         self.bytes += event.bytes
+        if event.fate is not _ARRIVES:
+            self.copies += event.fate is Fate.COPY
+
+    def count_end(self, fate: Fate) -> None:
+        """Add the end of a message's way."""
+        if fate is _ARRIVES or fate is Fate.COPY:
+            self.received += 1
+        elif fate is Fate.LOST:
+            self.lost += 1
+        else:
+            self.unsent += 1
 
 
 @dataclass
@@ -98,12 +140,18 @@ class _Queue:
 class EventEngine:
     """Simulates one mini-batch after the other on a hardware model.
 
-    A layer does one thing at a time; a link carries one message at a time, in the order of sending; a
+    A core does one thing at a time; a link carries one message at a time, in the order of sending; a
     message carries what its sender had when it sent. With units, the arithmetic is done; without, only
     time and traffic are simulated.
 
+    `cores` says on which core each layer sits, by any whole numbers; every layer has one of its own if it
+    is not given. Layers that share a core take turns: when one has acted, the next that can goes first,
+    counted upwards and from the top to layer 0. Messages between them take as long as any others.
+
+    Where nothing is left to chance the queue is needed for the first mini-batch only; see
+    `pcsim.engine.script`.
+
     Attributes:
-        timeline: the events of the latest mini-batch, by start.
         totals: what has happened in all mini-batches.
     """
 
@@ -114,6 +162,9 @@ class EventEngine:
         hardware: Hardware,
         batch: int,
         observers: Sequence[Observer] = (),
+        *,
+        cores: Sequence[int] | None = None,
+        channels: Channels = PLAIN,
     ) -> None:
         if units is not None and len(units[0].activity) != batch:
             raise ShapeError(f"units for mini-batches of {len(units[0].activity)}: expected {batch}")
@@ -121,12 +172,24 @@ class EventEngine:
         self._itemsize = plan.network.dtype.itemsize
         self._observers = tuple(observers)
         self._watched = _watched(plan)
+        self._cores = _one_each(plan) if cores is None else tuple(cores)
+        self._turns = _turns(self._cores, len(plan.network.sizes))
         listed = plan.operations if isinstance(plan, Program) else plan.operations.learning_phase()
         self._agendas = write_agendas(listed)
+        self._channels = ChannelSet(channels, plan.network, batch, units)
+        self._channels.prepare_inboxes()
+        self._delay = channels.faults.delay_time
         self._random = np.random.default_rng(hardware.links.seed)
         self._step = 0
-        self.timeline: list[Event] = []
+        self._timeline: list[Event] = []
+        self._acted: list[Operation] = []
+        self._script: Script | None = None
         self.totals = Totals()
+
+    @property
+    def timeline(self) -> list[Event]:
+        """The events of the latest mini-batch, by start."""
+        return self._timeline if self._script is None else self._script.timeline()
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -156,7 +219,9 @@ class EventEngine:
     def state(self) -> tuple[dict[str, Array], Facts]:
         """Return what decides the mini-batches to come, and what has been counted."""
         random = self._random.bit_generator.state
-        return learnt(self.layers), {"step": self._step, "totals": asdict(self.totals), "random": random}
+        arrays, channels = self._channels.state()
+        facts = {"step": self._step, "totals": asdict(self.totals), "random": random, "channels": channels}
+        return learnt(self.layers) | arrays, facts
 
     def restore(self, arrays: Mapping[str, Array], facts: Facts) -> None:
         """Go on from a state.
@@ -167,19 +232,37 @@ class EventEngine:
         relearn(self.layers, arrays)
         self._step, self.totals = facts["step"], Totals(**facts["totals"])
         self._random.bit_generator.state = facts["random"]
+        self._channels.prepare_inboxes()
+        self._channels.restore(arrays, facts["channels"])
 
     def simulate(self) -> None:
         """Let one mini-batch pass, as `step` does, with whatever the units hold (or without units)."""
-        self.timeline = []
+        if self._script is not None:
+            self._script.follow(self._observers, self.totals)
+            self._step += 1
+            return
+        before = asdict(self.totals)
+        self._timeline, self._acted = [], []
         self._queue = _Queue()
-        self._busy = [False] * len(self._plan.network.sizes)
+        self._busy = dict.fromkeys(self._cores, False)
         self._link_free: dict[tuple[int, int], float] = {}
         now = 0.0
         for process in self._phases():
             now = self._until_rest(process, now)
-        self.timeline.sort(key=lambda event: event.start)
+        self._timeline.sort(key=lambda event: event.start)
         self.totals.simulated_time += now
         self._step += 1
+        if self._units is not None and self._always_the_same:
+            once = {name: count - before[name] for name, count in asdict(self.totals).items()}
+            once["simulated_time"] = now
+            lines = lines_of(self._acted, self._agendas, self._units, self._watched)
+            self._script = Script(lines, self._timeline, once)
+
+    @property
+    def _always_the_same(self) -> bool:
+        """Whether every mini-batch takes the same way."""
+        chance = self._hardware.links.jitter > 0 or self._channels.settings.active
+        return isinstance(self._plan, Program) and not chance
 
     def _phases(self) -> Iterator[Process]:
         """Yield who decides what layers do, one phase after the other."""
@@ -191,23 +274,25 @@ class EventEngine:
 
     def _until_rest(self, process: Process, now: float) -> float:
         """Run until nobody acts and nothing is under way; return the time of the last event."""
-        for layer in range(len(self._busy)):
-            self._queue.push(now, Turn.ACT, layer)
-        while self._queue.heap:
-            now, turn, _, layer, message = heapq.heappop(self._queue.heap)
-            match turn:
-                case Turn.FINISH:
-                    self._busy[layer] = False
-                    if message is not None:
-                        self._send(message, now)
-                case Turn.ARRIVE:
-                    assert message is not None
-                    process.receive(message)
-                case Turn.ACT:
-                    if not self._busy[layer]:
-                        self._act(process, layer, now)
-                    continue
-            self._queue.push(now, Turn.ACT, layer)
+        heap, push, cores, busy = self._queue.heap, self._queue.push, self._cores, self._busy
+        for layer in range(len(cores)):
+            push(now, Turn.ACT, layer)
+        while heap:
+            now, turn, _, layer, message = heapq.heappop(heap)
+            if turn is Turn.ACT:  # the most frequent one
+                if not busy[cores[layer]]:
+                    self._act(process, layer, now)
+            elif turn is Turn.ARRIVE:
+                assert message is not None
+                self.totals.count_end(message.fate)
+                process.receive(message)
+                push(now, Turn.ACT, layer)
+            else:
+                busy[cores[layer]] = False
+                if message is not None:
+                    self._send(message, now)
+                for following in self._turns[layer]:
+                    push(now, Turn.ACT, following)
         return now
 
     def _act(self, process: Process, layer: int, now: float) -> None:
@@ -215,13 +300,14 @@ class EventEngine:
         operation = process.next_operation(layer)
         if operation is None:
             return
+        self._acted.append(operation)
         payload = self._perform(operation)
         multiplications = operation.multiplications * self._batch
-        end = now + self._hardware.operation_time(multiplications)
+        end = now + self._hardware.operation_time(operation.name, layer, multiplications)
         self._note(
             Event("operation", operation.name, layer, -1, operation.iteration, now, end, multiplications)
         )
-        self._busy[layer] = True
+        self._busy[self._cores[layer]] = True
         message = None
         if operation.sends is not None:
             message = Message(operation.sends, layer, operation.target, operation.iteration, payload)
@@ -233,6 +319,8 @@ class EventEngine:
             return None
         unit = self._units[operation.layer]
         payload = operation.action(unit)
+        if self._channels.states and operation.moves_activity:
+            self._channels.keep(unit)
         if id(operation) in self._watched or not self._watched:
             for observer in self._observers:
                 observer.observe(operation, unit)
@@ -242,21 +330,51 @@ class EventEngine:
         return unit.kernels.snapshot(checked_payload(operation, payload, (self._batch, width)))
 
     def _send(self, message: Message, now: float) -> None:
-        """Put a message on its link, behind the one before it."""
+        """Put what a layer has to say on its link, in the way of its channel if it has one."""
         link = message.source, message.target
-        values = self._batch * self._plan.network.sizes[max(link)]  # predictions are about the layer above
-        nonzero = values if message.payload is None else int(np.count_nonzero(np.asarray(message.payload)))
-        size = values * self._itemsize
+        if link not in self._channels.links:
+            values, payload = self._values(link), message.payload
+            nonzero = values if payload is None else int(np.count_nonzero(np.asarray(payload)))
+            self._transmit(message, now, nonzero, values * self._itemsize, _NO_MISHAP)
+            return
+        channel = self._channels.links[link]
+        letter = channel.send(message.payload, self._step)
+        message = replace(message, payload=letter.values, entries=letter.entries)
+        if letter.unsent:
+            end = now + self._hardware.message_time(*link, 0, self._random)
+            self._queue.push(end, Turn.ARRIVE, message.target, replace(message, fate=Fate.UNSENT))
+            return
+        mishap = channel.mishap()
+        if mishap.lost:
+            message = replace(message, payload=None, entries=None, fate=Fate.LOST)
+        self._transmit(message, now, letter.numbers, letter.bytes, mishap)
+        if mishap.copied and not mishap.lost:
+            self._transmit(replace(message, fate=Fate.COPY), now, letter.numbers, letter.bytes, _NO_MISHAP)
+
+    def _transmit(self, message: Message, now: float, nonzero: int, size: int, mishap: Mishap) -> None:
+        """Let a message travel over its link, behind the one before it."""
+        link = message.source, message.target
         start = max(now, self._link_free.get(link, now))
         end = start + self._hardware.message_time(*link, size, self._random)
+        if mishap.delayed:
+            end += self._delay
         self._link_free[link] = end
+        if mishap.stepped_aside:
+            end += self._delay
+        values, fate = self._values(link), message.fate
         self._note(
-            Event("message", message.kind, *link, message.iteration, start, end, 0, values, nonzero, size)
+            Event(
+                "message", message.kind, *link, message.iteration, start, end, 0, values, nonzero, size, fate
+            )
         )
         self._queue.push(end, Turn.ARRIVE, message.target, message)
 
+    def _values(self, link: tuple[int, int]) -> int:
+        """Return the numbers in a message, zeros included; predictions are about the layer above."""
+        return self._batch * self._plan.network.sizes[max(link)]
+
     def _note(self, event: Event) -> None:
-        self.timeline.append(event)
+        self._timeline.append(event)
         self.totals.count(event)
 
 
@@ -265,3 +383,22 @@ def _watched(plan: Program | Reaction) -> frozenset[int]:
     if isinstance(plan, Reaction):
         return frozenset()
     return frozenset(id(plan.operations[index]) for index in plan.last_writes)
+
+
+def _one_each(plan: Program | Reaction) -> tuple[int, ...]:
+    """Return cores of which each layer has its own."""
+    return tuple(range(len(plan.network.sizes)))
+
+
+def _turns(cores: Sequence[int], layers: int) -> tuple[tuple[int, ...], ...]:
+    """Return for each layer who may act when it is done: the layers of its core, itself last.
+
+    Raises:
+        ConfigurationError: not one whole number a layer.
+    """
+    good = len(cores) == layers and all(isinstance(core, int | np.integer) for core in cores)
+    refuse_unless(good, "cores", tuple(cores), f"{layers} whole numbers, the core of each layer")
+    ahead = [[*range(layer + 1, layers), *range(layer + 1)] for layer in range(layers)]
+    return tuple(
+        tuple(other for other in ahead[layer] if cores[other] == cores[layer]) for layer in range(layers)
+    )

@@ -3,45 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from itertools import pairwise
 
+from pcsim.engine import fusion
+from pcsim.engine.channel import Carried, ChannelSet, put_into
 from pcsim.engine.checks import checked_payload, set_targets
 from pcsim.engine.observer import Observer
 from pcsim.engine.state import Facts, learnt, relearn
 from pcsim.kernels import Array
 from pcsim.network.layer import Layer, MessageKind
-from pcsim.schedule.operation import Operation
+from pcsim.schedule.channel import PLAIN, Channels
+from pcsim.schedule.operation import Operation, Relax
 from pcsim.schedule.program import Program
+
+Wires = list[tuple[dict[MessageKind, Array], MessageKind, Array]]  # an inbox, and what lies in it
 
 
 class FastEngine:
     """The shortest way through a program: buffers are wired once, then operations only fill them.
 
     A prediction is formed right in the inbox that it is sent to. An error has a life of its own at its
-    layer, so sending it is one copy.
+    layer, so sending it is one copy. Where messages go through channels, receivers keep copies of their own.
+
+    Attributes:
+        layers: the units that it runs.
+        carried: what went through the channels; all 0 without any.
+
+    Raises:
+        ConfigurationError: channels with faults that only a clock can tell, or that the network cannot have.
     """
 
-    def __init__(self, program: Program, layers: Sequence[Layer], observers: Sequence[Observer] = ()) -> None:
+    def __init__(
+        self,
+        program: Program,
+        layers: Sequence[Layer],
+        observers: Sequence[Observer] = (),
+        *,
+        channels: Channels = PLAIN,
+    ) -> None:
         self.layers = tuple(layers)
         self._observers = tuple(observers)
         self._step = 0
-        self._wires = [
-            wire
-            for below, above in pairwise(layers)
-            for wire in (
-                (above.inbox, MessageKind.PREDICTION, below.outgoing),
-                (
-                    below.inbox,
-                    MessageKind.ERROR,
-                    above.kernels.mini_batch(above.error.shape, above.error.dtype),
-                ),
-            )
-        ]
+        channels.faults.check_timeless()
+        self._channels = ChannelSet(channels, program.network, len(layers[0].activity), layers)
+        self.carried = Carried()
+        self._wires = self._own_copies() if channels.carry else self._shared_buffers()
         self._connect()
         watched = program.last_writes if observers else frozenset()
+        fused = {} if channels.active else fusion.pairs(program, layers)
+        taken_along = set(fused.values())
         self._instructions = tuple(
-            (operation, operation.action, layers[operation.layer], self._letter_box(operation), i in watched)
-            for i, operation in enumerate(program.operations)
+            (one, self._action(one, i in fused), layers[one.layer], self._letter_box(one), i in watched)
+            for i, one in enumerate(program.operations)
+            if i not in taken_along
         )
 
     def step(self, inputs: Array, targets: Array) -> None:
@@ -71,8 +86,10 @@ class FastEngine:
             observer.end_step()
 
     def state(self) -> tuple[dict[str, Array], Facts]:
-        """Return what decides the mini-batches to come."""
-        return learnt(self.layers), {"step": self._step}
+        """Return what decides the mini-batches to come, and what has been counted."""
+        arrays, facts = self._channels.state()
+        facts = {"channels": facts, "carried": asdict(self.carried)} if self._channels.settings.active else {}
+        return learnt(self.layers) | arrays, {"step": self._step} | facts
 
     def restore(self, arrays: Mapping[str, Array], facts: Facts) -> None:
         """Go on from a state.
@@ -82,6 +99,29 @@ class FastEngine:
         """
         relearn(self.layers, arrays)
         self._step = facts["step"]
+        if self._channels.settings.active:
+            self._channels.restore(arrays, facts["channels"])
+            self.carried = Carried(**facts["carried"])
+
+    def _shared_buffers(self) -> Wires:
+        """Return the buffers that senders form predictions in and receivers read, and those of errors."""
+        return [
+            wire
+            for below, above in pairwise(self.layers)
+            for wire in (
+                (above.inbox, MessageKind.PREDICTION, below.outgoing),
+                (
+                    below.inbox,
+                    MessageKind.ERROR,
+                    above.kernels.mini_batch(above.error.shape, above.error.dtype),
+                ),
+            )
+        ]
+
+    def _own_copies(self) -> Wires:
+        """Return buffers that belong to the receivers alone."""
+        self._channels.prepare_inboxes()
+        return [(unit.inbox, kind, buffer) for unit in self.layers for kind, buffer in unit.inbox.items()]
 
     def _connect(self) -> None:
         """Put the buffers into the inboxes, where another engine may have left messages of its own."""
@@ -93,9 +133,39 @@ class FastEngine:
         if operation.sends is None:
             return None
         inbox = self.layers[operation.target].inbox[operation.sends]
+        if self._channels.links:
+            return self._through_channel(operation, inbox)
 
         def deliver(payload: Array | None) -> None:
             if payload is not inbox:
                 inbox[...] = checked_payload(operation, payload, inbox.shape)
 
         return deliver
+
+    def _through_channel(self, operation: Operation, inbox: Array) -> Callable[[Array | None], None]:
+        """Return what puts into the receiver's inbox what of a payload arrives."""
+        channel = self._channels.links[operation.layer, operation.target]
+
+        def deliver(payload: Array | None) -> None:
+            letter = channel.send(checked_payload(operation, payload, inbox.shape), self._step)
+            lost = not letter.unsent and channel.mishap().lost
+            self.carried.count(letter, inbox.size, lost)
+            if letter.values is not None and not lost:
+                put_into(letter.values, letter.entries, inbox)
+
+        return deliver
+
+    def _action(self, operation: Operation, fused: bool) -> Callable[[Layer], Array | None]:
+        """Return what an operation does, with its prediction if fused; a layer may keep a format, too."""
+        if fused:
+            assert isinstance(operation.action, Relax)
+            return fusion.RelaxAndPredict(operation.action.step)
+        if not (self._channels.states and operation.moves_activity):
+            return operation.action
+
+        def act(unit: Layer) -> Array | None:
+            payload = operation.action(unit)
+            self._channels.keep(unit)
+            return payload
+
+        return act

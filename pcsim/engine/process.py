@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
+
+import numpy as np
 
 from pcsim.network.layer import Layer, MessageKind
 from pcsim.schedule.freshness import Freshness
-from pcsim.schedule.message import Message
+from pcsim.schedule.message import Fate, Message
 from pcsim.schedule.operation import Operation, Operations, Place
 from pcsim.schedule.orders import ReactiveOrder
 
@@ -33,9 +36,19 @@ class Process(Protocol):
 
 
 def deliver(message: Message, units: Sequence[Layer] | None) -> None:
-    """Put a message into the inbox, where it replaces the one of the same kind before it."""
-    if units is not None and message.payload is not None:
-        units[message.target].inbox[message.kind] = message.payload
+    """Put a message into the inbox, where it replaces the one of the same kind before it.
+
+    If it brings some entries only, the others stay as they are.
+    """
+    if units is None or message.payload is None:
+        return
+    inbox = units[message.target].inbox
+    if message.entries is None:
+        inbox[message.kind] = message.payload
+    else:
+        merged = inbox[message.kind].copy(order="K")
+        np.copyto(merged, message.payload, where=message.entries)
+        inbox[message.kind] = merged
 
 
 def write_agendas(operations: Iterable[Operation]) -> Agendas:
@@ -57,19 +70,34 @@ def write_agendas(operations: Iterable[Operation]) -> Agendas:
     return {layer: tuple(agenda) for layer, agenda in agendas.items()}
 
 
+@dataclass(slots=True)
+class _LetterBox:
+    """What has come in through a door.
+
+    Attributes:
+        waiting: messages that nobody has needed yet.
+        come: how many have come, copies not counted.
+        read: how many of those have been put into the inbox.
+    """
+
+    waiting: deque[Message] = field(default_factory=deque)
+    come: int = 0
+    read: int = 0
+
+
 class InOrder:
     """Every layer works through its own part of a fixed list, waiting for the messages that it needs.
 
     A message that comes early waits at the door until the ones before it have served. So the numbers do
-    not depend on how long anything takes.
+    not depend on how long anything takes. A message that is missing counts as one that has come: the layer
+    goes on with the one before. A second copy does not count.
     """
 
     def __init__(self, agendas: Agendas, units: Sequence[Layer] | None) -> None:
         self._units = units
         self._agendas = agendas
         self._done: dict[int, int] = dict.fromkeys(agendas, 0)
-        self._arrived: dict[Door, deque[Message]] = defaultdict(deque)
-        self._delivered: dict[Door, int] = defaultdict(int)
+        self._boxes: dict[Door, _LetterBox] = defaultdict(_LetterBox)
 
     def next_operation(self, layer: int) -> Operation | None:
         """Return the layer's next operation if its messages are there."""
@@ -79,18 +107,22 @@ class InOrder:
             return None
         operation, needed = agenda[done]
         for door, number in needed:
-            if self._delivered[door] + len(self._arrived[door]) < number:
+            if self._boxes[door].come < number:
                 return None
         for door, number in needed:
-            while self._delivered[door] < number:
-                deliver(self._arrived[door].popleft(), self._units)
-                self._delivered[door] += 1
+            box = self._boxes[door]
+            while box.read < number:
+                message = box.waiting.popleft()
+                deliver(message, self._units)
+                box.read += message.fate is not Fate.COPY
         self._done[layer] = done + 1
         return operation
 
     def receive(self, message: Message) -> None:
         """Keep a message at the door."""
-        self._arrived[message.target, message.kind].append(message)
+        box = self._boxes[message.target, message.kind]
+        box.waiting.append(message)
+        box.come += message.fate is not Fate.COPY
 
 
 class Reacting:
@@ -118,7 +150,8 @@ class Reacting:
                 return operation
 
     def receive(self, message: Message) -> None:
-        """Put a message straight into the inbox and wake the layer."""
-        deliver(message, self._units)
-        self._freshness.note_arrival(Place.inbox(message.target, message.kind))
+        """Put a message straight into the inbox and wake the layer; one that is missing only wakes it."""
+        if message.arrives:
+            deliver(message, self._units)
+            self._freshness.note_arrival(Place.inbox(message.target, message.kind))
         self._news[message.target] = True

@@ -112,7 +112,7 @@ def simulate_timing(program: Program, hardware: Hardware, batch: int, *, mini_ba
     """
     tables = _Tables.of(program, batch)
     notes = _notes(tables)
-    time = _repeat(tables.agenda(hardware), notes, hardware, mini_batches)
+    time = _repeat(tables.agenda(hardware, program), notes, hardware, mini_batches)
     by_start = np.argsort(notes.start, kind="stable")
     what = notes.what[by_start]
     is_message = what < 0
@@ -147,7 +147,7 @@ def timing_totals(program: Program, hardware: Hardware, batch: int, *, mini_batc
         ProgramError: an operation of, or a message to, a layer that does not exist.
     """
     tables = _Tables.of(program, batch)
-    time = _repeat(tables.agenda(hardware), _notes(tables), hardware, mini_batches)
+    time = _repeat(tables.agenda(hardware, program), _notes(tables), hardware, mini_batches)
     return tables.totals(mini_batches, time)
 
 
@@ -223,14 +223,19 @@ class _Tables(NamedTuple):
         """How many messages a mini-batch sends."""
         return int(np.count_nonzero(self.door >= 0))
 
-    def agenda(self, hardware: Hardware) -> Agenda:
+    def agenda(self, hardware: Hardware, program: Program) -> Agenda:
         """Say how long everything takes, by the formulas of `Hardware` for whole columns."""
-        links = hardware.links
+        links, given = hardware.links, hardware.operation_times
+        duration = hardware.time_per_operation + hardware.time_per_multiplication * _float(
+            self.multiplications
+        )
+        if given:  # not otherwise: programs have millions of operations
+            for index, one in enumerate(program.operations):
+                duration[index] = given.get((one.name, one.layer), duration[index])
         ends = [(door // 2 + (1 if door % 2 else -1), door // 2) for door in range(2 * self.layers)]
         return Agenda(
             layer=self.layer,
-            duration=hardware.time_per_operation
-            + hardware.time_per_multiplication * _float(self.multiplications),
+            duration=duration,
             predictions=self.predictions,
             errors=self.errors,
             door=self.door,
@@ -250,6 +255,7 @@ class _Tables(NamedTuple):
             nonzero_values=mini_batches * int(self.values.sum()),
             bytes=mini_batches * int(self.bytes.sum()),
             simulated_time=time,
+            received=mini_batches * self.messages,
         )
 
 

@@ -29,7 +29,7 @@ def simulate_one(experiment: Experiment, kernels: Kernels) -> tuple[Sequence[Eve
     plan = experiment.schedule.plan(network)
     units = network.layers(batch, experiment.rule, kernels)
     statistics = Statistics(plan.iterations, network.top)
-    engine = EventEngine(plan, units, experiment.hardware, batch, [statistics])
+    engine = EventEngine(plan, units, experiment.hardware, batch, [statistics], channels=experiment.channels)
     rng = np.random.default_rng([experiment.seed, 1])
     with np.errstate(all="ignore"):  # what overflows is found and named by the check
         engine.step(*next(batches(experiment.dataset, batch, rng, experiment.shuffle, network.dtype)))

@@ -6,7 +6,7 @@ these functions and no other arithmetic.
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +45,44 @@ class Synapses(Protocol):
 
     def operands(self, error_above: Array, activity: Array) -> tuple[Array, Array, ActivationName]:
         """Return δ, r and f such that the row mean of δ f(r)ᵀ is G_l, and that of δ is g_l."""
+        ...
+
+
+class Relaxation(NamedTuple):
+    """The constants of equation (2).
+
+    Attributes:
+        step: k.
+        precision: γ_l.
+        precision_above: γ_{l+1}.
+        activity_decay: γ_l^decay.
+    """
+
+    step: float
+    precision: float
+    precision_above: float
+    activity_decay: float
+
+
+@runtime_checkable
+class FusingSynapses(Synapses, Protocol):
+    """Synapses that relax their layer and predict from its new activity in one pass over the weight."""
+
+    def can_relax_and_predict(self, weight: Array) -> bool:
+        """Whether they can with this weight."""
+        ...
+
+    def relax_and_predict(
+        self,
+        activity: Array,
+        error: Array,
+        error_above: Array,
+        weight: Array,
+        bias: Array,
+        constants: Relaxation,
+        out: Array,
+    ) -> None:
+        """Move ĥ_l by equation (2) and form p_{l+1} from it in `out`."""
         ...
 
 

@@ -22,7 +22,7 @@ from pcsim.kernels import ActivationName, Array, OutputName, blocked, loops, onl
 from pcsim.kernels.cpu_conv import CpuConvolution
 from pcsim.kernels.dense import DenseSynapses
 from pcsim.kernels.layout import LEAKS, by_neuron, flat, neuron_by_neuron, put_back
-from pcsim.kernels.online import OnlineSynapses, by_lines
+from pcsim.kernels.online import OnlineSynapses, RectifiedSynapses, by_lines
 from pcsim.kernels.scratch import Scratch
 
 WORTH_A_THREAD = 4_000_000  # multiplications of a product below which waking another thread costs too much
@@ -59,7 +59,7 @@ class CpuKernels:
         self.threads = threads
         self.choices = choices or products.Choices()
         self._chosen: dict[tuple[str, int, tuple[int, ...], str], products.Provider] = {}
-        self._scratch = Scratch()
+        self.scratch = Scratch()
         products.one_thread_a_library()
         self._pool = (
             ThreadPoolExecutor(threads - 1, initializer=products.one_thread_a_library)
@@ -95,7 +95,7 @@ class CpuKernels:
         if name != "softmax":
             return reference.output(name, prediction)
         given = by_neuron(prediction)
-        out = self._scratch("output", given.shape, given.dtype)
+        out = self.scratch("output", given.shape, given.dtype)
         loops.softmax(given, out)
         return out.T
 
@@ -128,13 +128,15 @@ class CpuKernels:
 
     def dense(self, activation: ActivationName, batch: int) -> DenseSynapses:
         """Return what computes a dense connection; a mini-batch of one is driven by events."""
-        return OnlineSynapses(self, activation) if batch == 1 else RowSynapses(self, activation)
+        if batch > 1:
+            return RowSynapses(self, activation)
+        return (RectifiedSynapses if activation in LEAKS else OnlineSynapses)(self, activation)
 
     def convolution(
         self, layer: ConvLayer, activation: ActivationName, batch: int, dtype: np.dtype[np.floating]
     ) -> CpuConvolution:
         """Return what computes a convolutional connection for mini-batches of `batch` samples."""
-        return CpuConvolution(self, self._scratch, layer, activation, batch, dtype)
+        return CpuConvolution(self, self.scratch, layer, activation, batch, dtype)
 
     def compare(self, activity: Array, prediction: Array, out: Array) -> None:
         """e_l = ĥ_l − p_l."""
@@ -237,14 +239,14 @@ class CpuKernels:
             weight, first_moment, second_moment = weight.T, first_moment.T, second_moment.T
         provider = self.provider("hebbian", len(activity), weight)
         arranged = provider.arrange(right)
-        bias_total = self._scratch("bias total", bias.shape, bias.dtype)
+        bias_total = self.scratch("bias total", bias.shape, bias.dtype)
         loops.sum_samples(error, bias_total)
 
         def part(first: int, last: int) -> float:
             norm = 0.0
             for block in products.row_blocks(weight[first:last]):
                 rows = slice(first + block.start, first + block.stop)
-                total = self._scratch("block", weight[rows].shape, weight.dtype)
+                total = self.scratch("block", weight[rows].shape, weight.dtype)
                 provider.hebbian(left[rows], arranged, total)
                 changed, first_row, second_row = (
                     array[rows].ravel() for array in (weight, first_moment, second_moment)
@@ -315,9 +317,13 @@ class CpuKernels:
 
         self.share(part, len(lines), weight.size)
 
+    def shares(self, size: int, work: int) -> bool:
+        """Return whether threads share work of so many multiplications on `size` neurons."""
+        return self.threads > 1 and work >= WORTH_A_THREAD and size >= self.threads
+
     def share(self, part: Callable[[int, int], Result], size: int, work: int) -> list[Result]:
         """Run a part for each thread over equal ranges of `size`, or all of it on this thread."""
-        if self._pool is None or work < WORTH_A_THREAD or size < self.threads:
+        if self._pool is None or not self.shares(size, work):
             return [part(0, size)]
         bounds = [_whole(size * thread // self.threads) for thread in range(self.threads)] + [size]
         others = [self._pool.submit(part, first, last) for first, last in pairwise(bounds[1:])]
@@ -330,7 +336,7 @@ class CpuKernels:
             return given
         if leak is None:
             return by_neuron(reference.activate(activation, activity))
-        rates = self._scratch("rates", given.shape, given.dtype)
+        rates = self.scratch("rates", given.shape, given.dtype)
         loops.rectify(given.ravel(), leak, rates.ravel())
         return rates
 

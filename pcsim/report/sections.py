@@ -28,6 +28,8 @@ from pcsim.report.events import MOST_TICKS, plot_raster, plot_timeline, plot_tra
 from pcsim.report.network import plot_network
 from pcsim.report.numbers import ErrorFlow, Traffic, read_angles, read_timeline
 from pcsim.report.runs import Run
+from pcsim.report.sent import plot_sent, read_sent
+from pcsim.report.sent import table as sent_table
 from pcsim.report.style import BROKEN_WORD, EMPTY, HATCH, INCHES, INK, PAPER
 from pcsim.report.tables import NumberTable
 
@@ -215,7 +217,10 @@ def _timeline(sources: Sequence[Source]) -> Section:
 
 def _traffic(sources: Sequence[Source]) -> Section:
     section = Section(
-        "traffic", "Traffic", "Bytes from layer to layer a training step, mean over the recorded ones."
+        "traffic",
+        "Traffic",
+        "Bytes from layer to layer a training step, mean over the recorded ones; and what the links carry of "
+        "the values that dense messages would have.",
     )
     drawn = list(_with_events(sources, section))
     norm = traffic_scale([source.traffic for source in drawn if source.traffic is not None])
@@ -225,6 +230,11 @@ def _traffic(sources: Sequence[Source]) -> Section:
         plot_traffic(source.traffic, ax=figure.subplots(), norm=norm)
         section.pictures.append(Picture(svg(figure, f"traffic of {source.name}"), source.name))
         section.tables.append(tables.traffic(source.traffic, source.name))
+        if (sent := read_sent(source.trace)) is not None:
+            figure = _figure(2.2)
+            plot_sent(sent, ax=figure.subplots())
+            section.pictures.append(Picture(svg(figure, f"entries sent of {source.name}"), source.name))
+            section.tables.append(sent_table(sent, source.name))
     return section
 
 

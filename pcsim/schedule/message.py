@@ -3,9 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
 
 from pcsim.kernels import Array
 from pcsim.network.layer import MessageKind
+
+
+class Fate(StrEnum):
+    """What becomes of a message."""
+
+    ARRIVES = "arrives"
+    """It reaches its receiver."""
+    COPY = "copy"
+    """It reaches its receiver a second time, which tells it nothing new."""
+    LOST = "lost"
+    """It was sent and does not arrive; its receiver notices when it should have come."""
+    UNSENT = "unsent"
+    """Its sender has died and sends nothing; its receiver notices that too."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +34,9 @@ class Message:
         source: the layer that sent it.
         target: the neighbour that receives it.
         iteration: inference iterations begun at the source when it was sent.
-        payload: (batch, n) values, read-only; None where only time is simulated.
+        payload: (batch, n) values, read-only; None where only time is simulated, or nothing arrives.
+        entries: (batch, n), which of the values are sent; None if all are. The others mean nothing.
+        fate: what becomes of it.
     """
 
     kind: MessageKind
@@ -25,3 +44,10 @@ class Message:
     target: int
     iteration: int
     payload: Array | None
+    entries: npt.NDArray[np.bool_] | None = None
+    fate: Fate = Fate.ARRIVES
+
+    @property
+    def arrives(self) -> bool:
+        """Whether its receiver gets it."""
+        return self.fate in (Fate.ARRIVES, Fate.COPY)

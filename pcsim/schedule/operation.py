@@ -69,6 +69,11 @@ class Operation:
         """Whether it leaves a new error at its layer."""
         return Place(self.layer, "error") in self.writes
 
+    @cached_property
+    def moves_activity(self) -> bool:
+        """Whether it leaves a new activity at its layer."""
+        return Place(self.layer, "activity") in self.writes
+
     @property
     def delivers(self) -> frozenset[Place]:
         """The place in the neighbour's inbox that its message reaches; empty if it sends none."""

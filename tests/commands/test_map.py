@@ -131,12 +131,13 @@ def test_nothing_is_overwritten(machine, tmp_path):
     assert call("digits", "--hardware", machine, "-o", out, "--force").exit_code == 0
 
 
+@pytest.mark.parametrize("name", ["loihi2018", "mesh"])
 @pytest.mark.parametrize("order", ["sequential", "simultaneous"])
-def test_a_layer_a_core_takes_as_long_as_the_bill_says(order):
+def test_a_layer_a_core_takes_as_long_as_the_bill_says(order, name):
     """With one tile a layer in a row the mesh is the machine of the bill: its latency is the makespan."""
     model = load_model("digits", [f"schedule.order={order}", "training.batch=2"])
-    mapped = map_model(model, "loihi2018", "row")
-    machine, network = load_machine("loihi2018"), build_network(model.network, 0)
+    mapped = map_model(model, name, "row")
+    machine, network = load_machine(name), build_network(model.network, 0)
     program = Program.build(network, Schedule(**model.schedule.model_dump()))
     setting = setting_of(network, 2, build_rule(model.learning), machine)
     assert mapped.timing.makespan == pytest.approx(latency(dense(program, 2), setting))

@@ -16,6 +16,7 @@ from pcsim.engine.observer import Statistics
 from pcsim.errors import NonFiniteError
 from pcsim.hardware.clock import Hardware, Links, unit
 from pcsim.kernels import reference
+from pcsim.kernels.dense import DenseSynapses
 from pcsim.learning import SGD
 from pcsim.network.layer import MessageKind
 from pcsim.network.network import Network
@@ -136,6 +137,8 @@ class Counting:
 
     def __getattr__(self, name):
         function = getattr(reference, name)
+        if name == "dense":  # so that its products are counted, too
+            return lambda activation, batch: DenseSynapses(self, activation)
         place = {"predict": 1, "feedback": 1}.get(name, 0 if name.endswith("_step") else None)
         if place is None:
             return function

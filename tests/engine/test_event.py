@@ -259,7 +259,9 @@ def test_makespan_is_the_longest_chain(case, hardware):
     item = case.network().dtype.itemsize
     for operation in program.operations:
         waits = [arrived[place] for place in operation.reads if place in arrived]
-        busy = hardware.operation_time(case.batch * operation.multiplications)
+        busy = hardware.operation_time(
+            operation.name, operation.layer, case.batch * operation.multiplications
+        )
         free[operation.layer] = max([free[operation.layer], *waits]) + busy
         for place in operation.delivers:
             link = (operation.layer, operation.target)

@@ -66,9 +66,9 @@ def test_a_report_of_every_order_and_engine(runs, tmp_path):
     assert all(f"{order}, T = 3" in gap for order, _ in fast)
     drawn = [name for name, _ in page.elements].count("svg")
     events = len(RUNS) - len(fast)
-    # Error flow, updates, two of angles, network a run; timeline, traffic an event run; two of energy, one of
-    # learning.
-    assert drawn == 5 * len(RUNS) + 2 * events + 3
+    # Error flow, updates, two of angles, network a run; timeline, two of traffic an event run; two of energy,
+    # one of learning.
+    assert drawn == 5 * len(RUNS) + 3 * events + 3
 
 
 def test_the_page_is_whole(text):
@@ -143,7 +143,7 @@ def test_a_killed_run(killed, tmp_path):
     """The page says that the run was not finished, and shows what it left."""
     page = Page(make(tmp_path, killed))
     assert "the trace is running, still being written, or its process was killed" in page.words
-    assert [name for name, _ in page.elements].count("svg") == 8
+    assert [name for name, _ in page.elements].count("svg") == 9
 
 
 def test_refused(from_the_future, foreign, tmp_path):

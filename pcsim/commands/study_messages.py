@@ -1,0 +1,203 @@
+"""`pcsim study messages`: what thresholds, number formats and faults of messages cost, in real runs."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pcsim.commands import AsJson, DataDir, Force, Trace, print_json
+from pcsim.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pcsim.experiments.messages import Summary
+
+Values = list[str]
+ALL = "all"
+
+
+def _values(help_text: str) -> object:
+    return typer.Option(metavar="LIST", help=f"{help_text}, separated by commas.")
+
+
+def messages(
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="Model file, or a name from `pcsim models`.")
+    ],
+    threshold: Annotated[str, _values("Thresholds θ, or θ of predictions/of errors")] = "",
+    format_: Annotated[
+        str,
+        typer.Option(
+            "--format", metavar="LIST", help="Formats of messages, or of predictions/errors, by commas."
+        ),
+    ] = "",
+    state: Annotated[str, _values("Formats of activities")] = "",
+    loss: Annotated[str, _values("Probabilities of loss")] = "",
+    duplication: Annotated[str, _values("Probabilities of duplication")] = "",
+    delay: Annotated[str, _values("Probabilities of delay")] = "",
+    reorder: Annotated[str, _values("Probabilities of being overtaken")] = "",
+    dead: Annotated[str, _values("Shares of layer 1 that send nothing")] = "",
+    order: Annotated[
+        list[str], typer.Option("--order", help="Schedule, repeatable; all for all six [the model's].")
+    ] = [],  # noqa: B006 - typer copies it
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of each point.")] = 3,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Override training.epochs.")] = None,
+    overrides: Annotated[
+        list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key, repeatable.")
+    ] = [],  # noqa: B006
+    data_dir: DataDir = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", metavar="DIR", help="Folder for rows and pictures; goes on from there."),
+    ] = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train with thresholded, quantised or faulty messages: accuracy against events, bits and fault rates.
+
+    Each list begins with the model as it is. Rows are kept in DIR/runs.jsonl; a finished run is not repeated.
+
+    Example: `pcsim study messages digits --threshold 0,0.01,0.1 -o runs/messages`
+
+    Robustness: `pcsim study messages digits --loss 0.001,0.01,0.1 --order all --set learning.rule=adam`
+    """
+    from pcsim.experiments.messages import points, study, summaries
+    from pcsim.kernels.backends import make_kernels
+    from pcsim.terminal import ProgressBar
+
+    given = {
+        "threshold": threshold,
+        "format": format_,
+        "state": state,
+        "loss": loss,
+        "duplication": duplication,
+        "delay": delay,
+        "reorder": reorder,
+        "dead": dead,
+    }
+    values = {axis: [part.strip() for part in text.split(",")] for axis, text in given.items() if text}
+    if not values:
+        raise ConfigurationError(
+            "study messages: expected something to vary, such as --threshold 0,0.01 or --loss 0.01"
+        )
+    pictures = [] if out is None else [out / f"messages-{axis}.png" for axis in values]
+    for path in pictures:
+        if path.exists() and not force:
+            raise ConfigurationError(f"{path} exists; pass --force to overwrite it")
+    changed = [*overrides, *_own(epochs, data_dir)]
+    chosen = points(values, _orders(model, order, changed), seeds)
+    kernels = make_kernels("cpu", _dtype(model, changed))
+    with ProgressBar() as bar:
+        bar.begin("runs", len(chosen))
+        rows = study(model, chosen, changed, out, kernels, bar.step)
+    found = summaries(rows)
+    if out is not None:
+        _draw(found, list(values), out)
+    if as_json:
+        from dataclasses import asdict
+
+        print_json([asdict(row) | {"share": row.share, "bits_a_value": row.bits_a_value} for row in rows])
+        return
+    for axis in values:
+        _show(axis, [one for one in found if one.axis == axis])
+    for path in pictures:
+        typer.echo(f"picture: {path}")
+
+
+def _own(epochs: int | None, data_dir: Path | None) -> list[str]:
+    """Return options as overrides."""
+    found = [] if epochs is None else [f"training.epochs={epochs}"]
+    return found if data_dir is None else [*found, f"data.directory={data_dir}"]
+
+
+def _orders(model: Path, order: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    """Return the orders to run."""
+    from pcsim.config import load_model
+    from pcsim.schedule.orders import ORDERS
+
+    if ALL in order:
+        return list(ORDERS)
+    return list(dict.fromkeys(order)) or [load_model(model, overrides).schedule.order]
+
+
+def _dtype(model: Path, overrides: Sequence[str]) -> str:
+    from pcsim.config import load_model
+
+    return load_model(model, overrides).network.dtype
+
+
+def _draw(found: Sequence[Summary], axes: Sequence[str], out: Path) -> None:
+    """Write a picture for each axis."""
+    from pcsim.experiments.messages_pictures import draw
+    from pcsim.report.files import save_bytes
+    from pcsim.report.style import style
+
+    for axis in axes:
+        with style(), io.BytesIO() as file:
+            draw(axis, [one for one in found if one.axis == axis]).savefig(file, format="png", dpi=160)
+            save_bytes(out / f"messages-{axis}.png", file.getvalue())
+
+
+def _show(axis: str, found: Sequence[Summary]) -> None:
+    """Print one axis: a row a value, of several orders a column each."""
+    from rich.console import Console
+
+    from pcsim.terminal import NOTHING, new_table
+
+    orders = list(dict.fromkeys(one.order for one in found))
+    table = new_table(f"Test accuracy by {axis}; ! runs that diverged", axis)
+    for heading in ("values\nsent", "bits a\nvalue", "lost") if len(orders) == 1 else ():
+        table.add_column(heading, justify="right", no_wrap=True)
+    for order in orders:
+        table.add_column(order if len(orders) > 1 else "accuracy", justify="right")
+    for value in dict.fromkeys(one.value for one in found):
+        here = {one.order: one for one in found if one.value == value}
+        first = here[orders[0]]
+        counts = [
+            NOTHING if first.share is None else f"{first.share:.1%}",
+            NOTHING if first.bits_a_value is None else f"{first.bits_a_value:.2f}",
+            f"{first.lost:,.0f}",
+        ]
+        shown = [_accuracy(here[order], len(orders) == 1) for order in orders]
+        table.add_row(value, *(counts if len(orders) == 1 else ()), *shown)
+    Console(markup=False).print(table)
+
+
+def _accuracy(one: Summary, wide: bool) -> str:
+    """Return mean and range over the seeds, and how many diverged."""
+    bad = f" {one.diverged}!" if one.diverged else ""
+    if one.accuracy is None:
+        return f"diverged{bad}" if wide else bad.strip()
+    low, high = min(one.accuracies), max(one.accuracies)
+    return f"{one.accuracy:.2%} ({low:.2%} to {high:.2%}){bad}" if wide else f"{one.accuracy:.1%}{bad}"
+
+
+def formats(
+    trace: Trace,
+    snr: Annotated[float, typer.Option(help="Signal-to-noise ratio that each layer is to have, dB.")] = 40.0,
+    as_json: AsJson = False,
+) -> None:
+    """Say which fixed-point formats messages and activities of a run need, as lines for a model file.
+
+    The trace needs a probe with record = ["message", "activity"].
+
+    Example: `pcsim study formats traces/digits-sequential.h5 --snr 30`
+    """
+    from pcsim.experiments.message_formats import as_toml, suggest_formats
+    from pcsim.terminal import ProgressBar
+    from pcsim.tracing.reader import open_trace
+
+    with open_trace(trace) as reader, ProgressBar() as progress:
+        found = suggest_formats(reader, snr, progress)
+    if as_json:
+        from dataclasses import asdict
+
+        print_json([asdict(one) for one in found])
+        return
+    for one in found:
+        arrays = f"{one.signals} recorded array{'s' if one.signals > 1 else ''}"
+        typer.echo(f"# {one.what}: {arrays}, from {one.minimum:.4g} to {one.maximum:.4g}, {snr:g} dB")
+    typer.echo(as_toml(found))

@@ -1,0 +1,174 @@
+"""Learning in replicas: each has the Hebbian sum of its own samples; the step takes the mean of all.
+
+The all-reduce of one connection runs while the next one forms its own sum; the step is made when somebody
+needs the weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+
+from pcsim.engine.distributed_wire import Wire, memory
+from pcsim.errors import ConfigurationError
+from pcsim.kernels import ActivationName, Array, Kernels, Synapses
+from pcsim.learning import NLMS
+from pcsim.network.layer import Learner
+
+
+@dataclass(frozen=True)
+class GivenGradient:
+    """Learning steps, equations (4), (7), (8), with a gradient that is at hand already.
+
+    They stand in for those of `pcsim.kernels.reference`, which form the gradient from one mini-batch.
+
+    Attributes:
+        weight_part: G_l, the mean over all replicas.
+        bias_part: g_l.
+    """
+
+    weight_part: Array
+    bias_part: Array
+
+    def sgd_step(
+        self, weight: Array, bias: Array, error_above: Array, activity: Array, name: str, rate: float
+    ) -> float:
+        """W_l += α G_l, b_l += α g_l; return the mean |Δ|."""
+        return abs(rate) * _add(weight, bias, self.weight_part, self.bias_part, rate)
+
+    def mq_step(
+        self,
+        weight: Array,
+        bias: Array,
+        error_above: Array,
+        activity: Array,
+        name: str,
+        mean_gradient: Array,
+        rate: float,
+        minimum_rate: float,
+        r: float,
+        decay: float,
+    ) -> float:
+        """(7) with the v_l of before the step, then (8); return the mean |Δ|."""
+        scale = rate / (float(mean_gradient[0]) + r) + minimum_rate
+        mean = _add(weight, bias, self.weight_part, self.bias_part, scale)
+        mean_gradient[0] = decay * mean_gradient[0] + (1 - decay) * mean
+        return scale * mean
+
+    def adam_step(
+        self,
+        weight: Array,
+        bias: Array,
+        error_above: Array,
+        activity: Array,
+        name: str,
+        moments: tuple[Array, Array, Array, Array],
+        updates: int,
+        rate: float,
+        beta1: float,
+        beta2: float,
+        epsilon: float,
+    ) -> float:
+        """Adam (Kingma and Ba, 2015) on −G_l; return the mean |Δ|."""
+        steps = []
+        parts = (self.weight_part, self.bias_part)
+        for first, second, part in zip(moments[::2], moments[1::2], parts, strict=True):
+            first += (1 - beta1) * (part - first)
+            second += (1 - beta2) * (part**2 - second)
+            root = np.sqrt(second / (1 - beta2**updates)) + epsilon
+            steps.append(first / (1 - beta1**updates) / root)
+        return rate * _add(weight, bias, steps[0], steps[1], rate)
+
+
+class SharedLearner:
+    """A learner of one of several replicas, whose learning begins in `learn` and ends in `finish`.
+
+    Args:
+        rule: the learning rule of this connection, alike in all replicas.
+        weight: of this connection, for its shape.
+        bias: likewise.
+        wire: to the other replicas.
+        ranks: of all replicas of this connection.
+    """
+
+    def __init__(self, rule: Learner, weight: Array, bias: Array, wire: Wire, ranks: tuple[int, ...]) -> None:
+        self._rule, self._wire, self._ranks = rule, wire, ranks
+        self._sum = np.zeros(weight.size + bias.size, weight.dtype)
+        self._parts = self._sum[: weight.size].reshape(weight.shape), self._sum[weight.size :]
+        self._end: Callable[[], float] | None = None
+        self._magnitude = 0.0
+
+    def learn(
+        self,
+        kernels: Kernels,
+        weight: Array,
+        bias: Array,
+        error_above: Array,
+        activity: Array,
+        activation: ActivationName,
+    ) -> float:
+        """Form the sum of this replica and begin to add up; the mean |Δ| is that of the update before."""
+        self.finish()
+        self._sum[:] = 0
+        # A step of rate 1 from zero is the gradient, by the very kernels that learn elsewhere.
+        kernels.sgd_step(*self._parts, error_above, activity, activation, 1.0)
+        work = self._wire.begin_sum(memory(self._sum), self._ranks)
+
+        def end() -> float:
+            self._await(work)
+            self._sum /= len(self._ranks)
+            given = cast("Kernels", GivenGradient(*self._parts))
+            return self._rule.learn(given, weight, bias, error_above, activity, activation)
+
+        self._end = end
+        return self._magnitude
+
+    def finish(self) -> None:
+        """Wait for the sum and make the step, if one is due."""
+        if self._end is not None:
+            end, self._end = self._end, None
+            self._magnitude = end()
+
+    def __float__(self) -> float:
+        """Return the mean |Δ| of the latest update."""
+        self.finish()
+        return self._magnitude
+
+    def state(self) -> dict[str, Array]:
+        """Return the arrays of the rule."""
+        self.finish()
+        return self._rule.state()
+
+    def place(self, kernels: Kernels, synapses: Synapses) -> None:
+        """Move the arrays of the rule to where the kernels work."""
+        self._rule.place(kernels, synapses)
+
+    def _await(self, work: Any) -> None:  # noqa: ANN401 - torch's work
+        other = next(rank for rank in self._ranks if rank != self._wire.rank)
+        self._wire.times.waiting += self._wire.wait(work, other)
+
+
+def check_replicas(rule: object, batch: int, replicas: int, backend: str) -> None:
+    """Refuse what replicas cannot share.
+
+    Raises:
+        ConfigurationError: a mini-batch that does not divide, NLMS, or a GPU.
+    """
+    if batch % replicas:
+        raise ConfigurationError(
+            f"{replicas} replicas of a mini-batch of {batch}: expected a divisor; change training.batch"
+        )
+    if replicas > 1 and isinstance(rule, NLMS):
+        raise ConfigurationError("replicas with nlms: expected another rule, nlms takes one sample at a time")
+    if replicas > 1 and backend == "cuda":
+        raise ConfigurationError("replicas with --backend cuda: expected cpu or reference")
+
+
+def _add(weight: Array, bias: Array, on_weight: Array, on_bias: Array, rate: float) -> float:
+    """Add rate · step to weight and bias in place; return the mean |step| over both together."""
+    weight += rate * on_weight
+    bias += rate * on_bias
+    return float((np.abs(on_weight).sum() + np.abs(on_bias).sum()) / (weight.size + bias.size))

@@ -1,0 +1,183 @@
+"""A picture of a network on a mesh: who sits where, which links carry how much, and who is busy when."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.collections import LineCollection, PatchCollection
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from pcsim.experiments.mapping import Mapped
+from pcsim.hardware.mapping import Mapping
+from pcsim.hardware.routes import link_ends
+from pcsim.report.style import EMPTY, FAINT, MAP, PAPER, in_bytes, layer_colours
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+BINS = 240
+CELL, LANE = 0.58, 0.1  # size of a core, and how far a link lies beside the middle of its lane
+HEAT = LinearSegmentedColormap.from_list("traffic", ["#f3c9a5", "#D55E00", "#5a1a00"])
+MOST_LABELLED = 260  # cores on a mesh whose layers are written into them
+LEAST_GAP = 0.07  # of the strip's height, between the numbers of two layers
+MOST_LINKS = 24  # rows of the strip below
+
+
+def draw_mapping(mapped: Mapped) -> Figure:
+    """Draw the mesh with its traffic; beside it, how busy cores and links are over time.
+
+    Cores have the colour of their layer, links a width and a colour by the bytes of one mini-batch; each of
+    the two links between neighbours lies on the right of its direction.
+    """
+    chip = mapped.mapping.chip
+    height = float(np.clip(1.1 + 4.4 * chip.rows / chip.columns, 3.0, 5.2))
+    figure = Figure(figsize=(9.6, height), layout="constrained")
+    mesh, strips = figure.subfigures(1, 2, width_ratios=(1.25, 1), squeeze=False)[0]
+    _draw_mesh(mesh.subplots(), mapped)
+    cores, links = strips.subplots(2, 1, sharex=True, height_ratios=(1.4, 1))
+    _draw_use(cores, links, mapped)
+    schedule = mapped.schedule
+    figure.suptitle(
+        f"{mapped.model} on {mapped.machine.name}, {schedule.name}, T = {schedule.iterations}, "
+        f"mini-batch {mapped.batch}, placement {mapped.mapping.placement}"
+    )
+    return figure
+
+
+def _draw_mesh(ax: Axes, mapped: Mapped) -> None:
+    """Draw cores and links where they are on the chip."""
+    mapping = mapped.mapping
+    chip, layers = mapping.chip, len(mapping.sizes)
+    colours = layer_colours(layers)
+    held: dict[int, list[int]] = {}
+    for tile in mapping.tiles:
+        held.setdefault(tile.core, []).append(tile.layer)
+    boxes, faces = [], []
+    for core in range(chip.cores):
+        row, column = chip.place(core)
+        boxes.append(Rectangle((column - CELL / 2, row - CELL / 2), CELL, CELL))
+        faces.append(colours[held[core][0]] if core in held else EMPTY)
+        if core in held and chip.cores <= MOST_LABELLED:
+            _label(ax, column, row, sorted(set(held[core])), chip.columns)
+    ax.add_collection(PatchCollection(boxes, facecolors=faces, edgecolors="none", zorder=2))
+    carried = mapped.traffic.link_bytes
+    if carried.any():
+        _draw_links(ax, mapping, carried)
+    ax.set(xlim=(-0.6, chip.columns - 0.4), ylim=(chip.rows - 0.4, -0.6), aspect="equal")
+    ax.set_axis_off()
+    used = f"{len(mapping.cores):,} of {chip.cores:,} cores, {mapped.traffic.packets:,} packets"
+    ax.set_title(f"{used}, {in_bytes(mapped.traffic.bytes_times_hops)} × hops a mini-batch")
+
+
+def _label(ax: Axes, column: int, row: int, layers: list[int], columns: int) -> None:
+    """Write the layers of a core into it."""
+    text = str(layers[0]) if len(layers) == 1 else f"{layers[0]}…{layers[-1]}"
+    size = min(14.0, 150 / columns / max(1.0, len(text) / 2))
+    ax.text(
+        column, row, text, ha="center", va="center", color="white", fontsize=size, weight="bold", zorder=4
+    )
+
+
+def _draw_links(ax: Axes, mapping: Mapping, carried: np.ndarray[Any, np.dtype[np.int64]]) -> None:
+    """Draw the links that carry anything, the thickest last, with a scale."""
+    chip = mapping.chip
+    chosen = np.flatnonzero(carried)
+    chosen = chosen[np.argsort(carried[chosen], kind="stable")]
+    segments = []
+    for link in chosen.tolist():
+        ends = [chip.place(core) for core in link_ends(chip, link)]
+        (row, column), (to_row, to_column) = ends
+        down, right = to_row - row, to_column - column
+        beside = np.array([-down, right]) * LANE  # to the right of the direction, rows counted downwards
+        along = np.array([right, down])
+        start = np.array([column, row]) + beside + along * CELL / 2
+        segments.append([start, start + along * (1 - CELL)])
+    share = carried[chosen] / carried.max()
+    reach = 72 * 4.6 * LANE * 1.8 / max(chip.columns, chip.rows)  # points between the two links of a lane
+    collection = LineCollection(
+        segments,
+        linewidths=np.maximum(0.35 * reach, reach * np.sqrt(share)),
+        cmap=HEAT,
+        zorder=3,
+        capstyle="butt",
+    )
+    collection.set_array(carried[chosen].astype(float))
+    collection.set_clim(0, float(carried.max()))
+    ax.add_collection(collection)
+    assert ax.figure is not None
+    bar = ax.figure.colorbar(collection, ax=ax, location="bottom", fraction=0.05, pad=0.02, aspect=35)
+    ticks = np.linspace(0, float(carried.max()), 5)
+    bar.set_ticks(ticks.tolist(), labels=[in_bytes(one) for one in ticks])
+    bar.set_label("bytes over each link; numbers and colours of cores are layers")
+    bar.outline.set_visible(False)
+
+
+def _draw_use(cores: Axes, links: Axes, mapped: Mapped) -> None:
+    """Draw how busy used cores and the busiest links are over time, a row each."""
+    mapping, timing = mapped.mapping, mapped.timing
+    order = list(dict.fromkeys(tile.core for tile in mapping.tiles))
+    scale, unit = _unit(timing.makespan)
+    end = timing.makespan / scale
+    look: dict[str, Any] = {"aspect": "auto", "cmap": MAP, "vmin": 0, "vmax": 1, "interpolation": "nearest"}
+    image = cores.imshow(timing.core_use(BINS)[order], extent=(0, end, len(order), 0), **look)
+    _name_layers(cores, mapping, order)
+    mean, most = (
+        one / (timing.makespan or 1) for one in (timing.core_busy[order].mean(), timing.core_busy.max())
+    )
+    cores.set_title(f"cores: busy {mean:.0%}, the busiest {most:.0%}")
+    chosen = np.argsort(-timing.link_busy, kind="stable")[:MOST_LINKS]
+    chosen = chosen[timing.link_busy[chosen] > 0]
+    if len(chosen):
+        use = timing.link_use(BINS)[chosen]
+        links.imshow(use, extent=(0, end, len(chosen), 0), **(look | {"vmax": use.max()}))
+        share = timing.link_busy.max() / timing.makespan
+        links.set_title(
+            f"busiest {len(chosen)} links: {share:.1%} the first; brightest here: {use.max():.0%}"
+        )
+        links.set_yticks([])
+    else:
+        links.text(
+            0.5,
+            0.5,
+            "links take no time here",
+            ha="center",
+            va="center",
+            transform=links.transAxes,
+            color=FAINT,
+        )
+        links.set_yticks([])
+    links.set(xlabel=f"time, {unit}", ylabel="links")
+    assert cores.figure is not None
+    bar = cores.figure.colorbar(image, ax=[cores, links], fraction=0.045, pad=0.02)
+    bar.set_ticks([0, 0.5, 1], labels=["idle", "half", "busy"])
+    bar.outline.set_visible(False)
+
+
+def _name_layers(ax: Axes, mapping: Mapping, order: list[int]) -> None:
+    """Put each layer's number beside the middle of its rows; of many layers, some."""
+    first: dict[int, list[int]] = {}
+    rows = {core: row for row, core in enumerate(order)}
+    for tile in mapping.tiles:
+        first.setdefault(tile.layer, []).append(rows[tile.core])
+    middle = {layer: (min(rows) + max(rows) + 1) / 2 for layer, rows in first.items()}
+    shown: list[int] = []
+    for layer, place in middle.items():
+        if not shown or place - middle[shown[-1]] >= LEAST_GAP * len(order):
+            shown.append(layer)
+    ax.set_yticks([middle[one] for one in shown], [str(one) for one in shown])
+    ax.tick_params(axis="y", length=0)
+    for layer in first:
+        if len(order) <= 80 and layer:
+            ax.axhline(min(first[layer]), color=PAPER, lw=0.7)
+    ax.set_ylabel("layer")
+
+
+def _unit(nanoseconds: float) -> tuple[float, str]:
+    """Return a unit of time that keeps numbers short."""
+    for factor, unit in ((1e9, "s"), (1e6, "ms"), (1e3, "µs")):
+        if nanoseconds >= 2 * factor:
+            return factor, unit
+    return 1.0, "ns"

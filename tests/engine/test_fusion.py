@@ -1,0 +1,90 @@
+"""Relaxing and predicting in one pass: the same numbers, and only where nobody can tell."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import pcsim
+from pcsim.engine import fusion
+from pcsim.engine.event import EventEngine
+from pcsim.hardware.clock import unit
+from pcsim.kernels import reference
+from pcsim.kernels.cpu import CpuKernels
+from pcsim.schedule.operation import Relax
+
+ORDERS = ["sequential", "simultaneous", "bottom-up", "red-black", "incremental"]
+
+
+def program_of(order, activation="relu", iterations=3):
+    """Return a program and its network with decay and precisions, so that every term counts."""
+    network = pcsim.Network.dense(
+        [6, 9, 8, 7, 4],
+        activation=activation,
+        dtype="float64",
+        seed=1,
+        precision=[1, 0.5, 2, 1.5, 3],
+        activity_decay=[0, 0.1, 0.2, 0.3, 0],
+    )
+    return pcsim.Program.build(network, pcsim.Schedule(order, iterations=iterations, step_size=0.3))
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "identity"])
+@pytest.mark.parametrize("order", ORDERS)
+def test_same_numbers(order, activation):
+    """The fused fast engine, the event engine, which fuses nothing, and the reference learn the same."""
+    found = []
+    for kernels, event in ((CpuKernels(), False), (CpuKernels(), True), (reference, False)):
+        program = program_of(order, activation)
+        layers = program.network.layers(1, pcsim.MQ(1e-2), kernels)
+        engine = EventEngine(program, layers, unit(), 1) if event else pcsim.FastEngine(program, layers)
+        rng = np.random.default_rng(2)
+        for _ in range(4):
+            engine.step(rng.random((1, 6)), np.eye(4)[rng.integers(0, 4, 1)])
+        found.append([weight for weight, _ in program.network.parameters] + [one.activity for one in layers])
+    for fused, plain, expected in zip(*found, strict=True):
+        assert_allclose(fused, plain, rtol=1e-13, atol=1e-15)
+        assert_allclose(fused, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("order", ["sequential", "simultaneous"])
+def test_every_relaxation_takes_its_prediction_along(order):
+    """The paper's two orders leave nothing unfused: 3 hidden layers, 3 iterations."""
+    program = program_of(order)
+    pairs = fusion.pairs(program, program.network.layers(1, pcsim.SGD(0.1), CpuKernels()))
+    assert len(pairs) == 9
+    for relax, predict in pairs.items():
+        assert program.operations[relax].layer == program.operations[predict].layer
+        assert program.operations[predict].name == "predict"
+
+
+def test_old_prediction_that_is_still_needed():
+    """If the layer above compares in between, the prediction must not come early."""
+
+    def late(ops):
+        yield from ops.forward_sweep()
+        for layer in reversed(ops.hidden):
+            yield ops.relax(layer, 1)
+        for layer in ops.hidden:
+            yield ops.compare(layer, 1)  # with the old prediction
+        yield from ops.settle(1)
+        yield from ops.learning_phase()
+
+    network = pcsim.Network.dense([6, 5, 5, 3], dtype="float64")
+    program = pcsim.Program.build(network, pcsim.Schedule(late, iterations=1))
+    pairs = fusion.pairs(program, network.layers(1, pcsim.SGD(0.1), CpuKernels()))
+    relaxed = {program.operations[index].layer for index in pairs}
+    assert relaxed == {2}  # nobody compares with layer 2's own prediction but the output, later
+
+
+def test_only_where_the_layer_can(monkeypatch):
+    """Mini-batches, curved activations, other kernels and what threads share go step by step."""
+    monkeypatch.setattr("pcsim.kernels.cpu.WORTH_A_THREAD", 0)
+    for activation, batch, kernels in (
+        ("relu", 2, CpuKernels()),
+        ("tanh", 1, CpuKernels()),
+        ("relu", 1, CpuKernels(2)),
+        ("relu", 1, reference),
+    ):
+        program = program_of("sequential", activation)
+        assert any(isinstance(one.action, Relax) for one in program.operations)
+        assert fusion.pairs(program, program.network.layers(batch, pcsim.SGD(0.1), kernels)) == {}

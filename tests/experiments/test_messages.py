@@ -1,0 +1,280 @@
+"""The study of messages, runs through channels that are put aside and resumed, and suggested formats."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from pcsim.cli import app
+from pcsim.config import load_model
+from pcsim.errors import ConfigurationError
+from pcsim.experiments import messages
+from pcsim.experiments.experiment import Experiment
+from pcsim.experiments.message_formats import as_toml, suggest_formats
+from pcsim.experiments.messages import FILE, Point, engine_for, points, study, summaries
+from pcsim.experiments.messages_pictures import draw
+from pcsim.experiments.run import run
+from pcsim.kernels import reference
+from pcsim.schedule.channel import PLAIN, Dead
+from pcsim.tracing.probes import Probe
+from pcsim.tracing.reader import open_trace
+from pcsim.tracing.schema import Column
+from pcsim.tracing.writer import TraceWriter
+
+DIGITS = Path(__file__).parents[2] / "models" / "digits.toml"
+SMALL = ["network.layers=[64,16,10]", "training.epochs=1", "training.batch=64"]
+EVERYTHING = [
+    "messages.threshold=0.01",
+    "messages.error_threshold=1e-4",
+    'messages.format="Q4.11"',
+    "messages.rounding=stochastic",
+    'states.format="bfloat16"',
+    "faults.loss=0.02",
+    "faults.dead_layer=1",
+    "faults.dead_share=0.1",
+    "faults.dead_step=20",
+    "learning.rule=adam",
+]
+
+
+def experiment(*overrides):
+    """The demo with a small network."""
+    return Experiment.from_model(load_model(DIGITS, [*SMALL, *overrides]))
+
+
+# ------------------------------------------------------------------------------------------- model files
+
+
+def test_a_model_file_says_what_happens_to_messages():
+    """Each key reaches its place; errors take the keys of predictions unless they have their own."""
+    channels = experiment(*EVERYTHING, "messages.seed=3", "states.seed=4", "faults.seed=5").channels
+    assert (channels.predictions.threshold, channels.errors.threshold) == (0.01, 1e-4)
+    assert channels.predictions.numbers == channels.errors.numbers
+    assert (channels.errors.numbers.format, channels.errors.numbers.rounding) == ("Q4.11", "stochastic")
+    assert (channels.states.format, channels.states.rounding, channels.states.seed) == (
+        "bfloat16",
+        "nearest",
+        4,
+    )
+    assert (channels.faults.loss, channels.faults.seed) == (0.02, 5)
+    assert channels.faults.dead == Dead(1, 0.1, 20)
+    assert experiment('messages.error_format="Q0.7"').channels.predictions.numbers.format is None
+    assert experiment("messages.threshold=0.5").channels.errors.threshold == 0.5
+
+
+def test_a_model_that_says_nothing_is_described_as_ever():
+    """Checkpoints and traces of plain runs stay what they were."""
+    assert experiment().channels == PLAIN
+    assert "channels" not in experiment().describe()
+    assert experiment("faults.loss=0.1").describe()["channels"]["faults"]["loss"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("messages.threshold=-1", "messages.threshold = -1: expected a number of at least 0"),
+        ("messages.format=Q40.40", "messages.format = 'Q40.40': expected float16, bfloat16, float32 or Qm.n"),
+        ("faults.loss=2", "faults.loss = 2: expected a number of at most 1"),
+        ("faults.delay=0.5", "faults.delay_time = 0.0: expected a number greater than 0"),
+        ("faults.dead_layer=7", "faults.dead_layer = 7: expected one of the layers 0 to 2"),
+        ("messages.tresh=1", "messages.tresh = 1: unknown key: did you mean 'threshold'?"),
+    ],
+)
+def test_what_a_model_file_cannot_say(override, said):
+    """One line that names the key."""
+    with pytest.raises(ConfigurationError) as caught:
+        experiment(override)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "engine", "said"),
+    [
+        (["faults.duplication=0.1"], "fast", "use the event engine"),
+        (["messages.threshold=0"], "backprop", "backprop sends no messages"),
+        (['states.format="Q20.20"'], "fast", "Q20.20 has 40 significant bits, float32 24"),
+    ],
+)
+def test_runs_are_refused_before_a_trace_is_made(tmp_path, overrides, engine, said):
+    """Nothing is in the way of the next try."""
+    with pytest.raises(ConfigurationError, match=said):
+        run(experiment(*overrides), engine=engine, kernels=reference, trace=tmp_path / "run.h5")
+    assert not list(tmp_path.iterdir())
+
+
+# --------------------------------------------------------------------------------------------- whole runs
+
+
+@pytest.mark.parametrize("engine", ["fast", "event"])
+def test_a_run_through_channels_resumes_bit_for_bit(tmp_path, engine):
+    """Two epochs, then two more with new objects: weights and counts of an undisturbed run."""
+    whole, half, rest = (experiment(*EVERYTHING, "training.epochs=4") for _ in range(3))
+    undisturbed = run(whole, engine=engine, kernels=reference)
+    run(half, engine=engine, kernels=reference, checkpoint=tmp_path, until=2)
+    resumed = run(rest, engine=engine, kernels=reference, checkpoint=tmp_path, resume=True)
+    for pair, other in zip(whole.network.parameters, rest.network.parameters, strict=True):
+        assert [array.tobytes() for array in pair] == [array.tobytes() for array in other]
+    names = ("messages", "values", "nonzero_values", "bytes", "lost", "test_accuracy")
+    assert [getattr(undisturbed, n) for n in names] == [getattr(resumed, n) for n in names]
+    assert undisturbed.lost > 0
+
+
+def test_engines_count_the_same_messages():
+    """What the fast engine counts in its channels is what the event engine counts on its links."""
+    fast, event = (run(experiment(*EVERYTHING), engine=one, kernels=reference) for one in ("fast", "event"))
+    for name in ("messages", "values", "nonzero_values", "bytes", "lost", "test_accuracy", "test_loss"):
+        assert getattr(fast, name) == getattr(event, name), name
+
+
+def test_a_threshold_of_zero_trains_to_the_same_weights():
+    """A whole run, on the fast engine: changes only, and the bits of the dense one."""
+    dense, changes = experiment(), experiment("messages.threshold=0")
+    run(dense, kernels=reference)
+    sent = run(changes, kernels=reference)
+    for pair, other in zip(dense.network.parameters, changes.network.parameters, strict=True):
+        assert [array.tobytes() for array in pair] == [array.tobytes() for array in other]
+    assert sent.nonzero_values < sent.values
+
+
+# ---------------------------------------------------------------------------------------------- the study
+
+
+def test_points_of_a_study():
+    """Each axis begins with the model as it is; every order and seed has a run of its own."""
+    found = points({"loss": ["0.1", "0.1"], "threshold": []}, ["sequential", "simultaneous"], 2)
+    assert len(found) == 2 * 2 * 2
+    assert {point.value for point in found} == {"none", "0.1"}
+    assert "faults.loss=0.1" in found[-1].overrides()
+    assert "messages.error_threshold=0.01" in Point("threshold", "1/0.01", "sequential", 0).overrides()
+    with pytest.raises(ConfigurationError, match=r"--loss 1/2: expected 1 value, for faults\.loss"):
+        Point("loss", "1/2", "sequential", 0).overrides()
+
+
+@pytest.mark.parametrize(
+    ("override", "engine"), [("faults.loss=0.1", "fast"), ("faults.duplication=0.1", "event")]
+)
+def test_the_engine_that_can(override, engine):
+    """The fast one where it may."""
+    assert engine_for(load_model(DIGITS, [override])) == engine
+    assert engine_for(load_model(DIGITS, ["schedule.order=asynchronous"])) == "event"
+
+
+def test_a_study_goes_on_where_it_was(tmp_path, monkeypatch):
+    """Finished runs are read, a line that was cut off is done again, and what was kept is the same."""
+    chosen = points({"loss": ["0.05"], "threshold": ["0.01"]}, ["sequential"], 1)
+    done = []
+    original = messages._train
+
+    def counting(point, *others):
+        done.append(point)
+        return original(point, *others)
+
+    monkeypatch.setattr(messages, "_train", counting)
+    first = study(DIGITS, chosen, SMALL, tmp_path, reference)
+    assert len(done) == 3  # the model as it is belongs to both axes
+    again = study(DIGITS, chosen, SMALL, tmp_path, reference)
+    assert again == first
+    assert len(done) == 3
+    path = tmp_path / FILE
+    path.write_bytes(path.read_bytes()[:-20])
+    last = study(DIGITS, chosen, SMALL, tmp_path, reference)
+    assert len(done) == 4
+    assert [row.test_accuracy for row in last] == [row.test_accuracy for row in first]
+    assert len(path.read_text().splitlines()) == 3
+    study(DIGITS, chosen, [*SMALL, "learning.rate=2e-3"], tmp_path, reference)
+    assert len(done) == 7
+
+
+def test_a_run_that_diverges_is_a_result(tmp_path):
+    """It has a step instead of an accuracy, and the table and the picture show it."""
+    wild = [*SMALL, "learning.rule=sgd", "learning.rate=1e30"]
+    rows = study(DIGITS, points({"loss": ["0.5"]}, ["sequential"], 1), wild, tmp_path, reference)
+    assert all(row.test_accuracy is None and row.diverged_at is not None for row in rows)
+    found = summaries(rows)
+    assert [one.diverged for one in found] == [1, 1]
+    assert [one.accuracy for one in found] == [None, None]
+    draw("loss", found).savefig(tmp_path / "loss.png")
+
+
+def test_a_folder_with_something_else(tmp_path):
+    """One line, and the file stays."""
+    (tmp_path / FILE).write_text("mine\n")
+    with pytest.raises(ConfigurationError, match="line 1 is no row of this study"):
+        study(DIGITS, points({"loss": ["0.1"]}, ["sequential"], 1), SMALL, tmp_path, reference)
+    assert (tmp_path / FILE).read_text() == "mine\n"
+
+
+def test_the_command(tmp_path):
+    """Table, rows as JSON, a picture for each axis; an existing picture is not overwritten."""
+    settings = [part for one in SMALL for part in ("--set", one)]
+    command = ["study", "messages", str(DIGITS), "--loss", "0.1", "--threshold", "0,0.1/1e-3", "--seeds", "1"]
+    command += ["--format", "bfloat16", "--state", "Q4.7", "--dead", "0.5", "-o", str(tmp_path), *settings]
+    shown = CliRunner().invoke(app, command)
+    assert shown.exit_code == 0, shown.output
+    assert "Test accuracy by threshold" in shown.stdout
+    pictures = {path.name for path in tmp_path.glob("*.png")}
+    assert pictures == {f"messages-{axis}.png" for axis in ("loss", "threshold", "format", "state", "dead")}
+    again = CliRunner().invoke(app, command)
+    assert isinstance(again.exception, ConfigurationError)
+    assert "pass --force" in str(again.exception)
+    as_json = CliRunner().invoke(app, [*command, "--force", "--json"])
+    rows = json.loads(as_json.stdout)
+    halves = {row["value"]: row["bits_a_value"] for row in rows if row["axis"] == "format"}
+    assert halves == {"none": 32.0, "bfloat16": 16.0}
+    zero = next(row for row in rows if row["value"] == "0")
+    plain = next(row for row in rows if row["value"] == "none")
+    assert zero["test_accuracy"] == plain["test_accuracy"]
+    nothing = CliRunner().invoke(app, ["study", "messages", str(DIGITS)])
+    assert "expected something to vary" in str(nothing.exception)
+
+
+# ---------------------------------------------------------------------------------------- suggested formats
+
+
+def test_suggested_formats_by_hand(tmp_path):
+    """Errors in [−1/4, 1/4) need −2 integer bits, predictions up to 3 need 2; layers share the longest."""
+    values = {
+        "error_message_1": np.array([-0.25, 0.125, 0.2]),
+        "error_message_2": np.array([-0.01, 0.02, 0.015]),
+        "prediction_message_0": np.array([3.0, -1.0, 2.0]),
+    }
+    columns = {name: Column(("n",), "float64", name) for name in values}
+    with TraceWriter(tmp_path / "run.h5", {}) as writer:
+        writer.table("probes/all", "step", columns, {"n": np.arange(3)}).append(**values)
+    with open_trace(tmp_path / "run.h5") as trace:
+        found = {one.what: one for one in suggest_formats(trace, 20.0)}
+    # 20 dB: 2^(2b) ≥ 100 / (12 · power). Errors of layer 2 have power 2.4e-4, so b = 8; predictions b = 1.
+    assert found["errors"].format == "Q-2.8"
+    assert found["predictions"].format == "Q2.1"
+    assert (found["errors"].minimum, found["errors"].maximum) == (-0.25, 0.2)
+    text = as_toml(list(found.values()))
+    assert text == '[messages]\nformat = "Q2.1"\nerror_format = "Q-2.8"'
+
+
+def test_suggested_formats_can_be_pasted(tmp_path):
+    """What the command prints is a model file's lines, and a run with them works."""
+    probe = Probe("all", ("message", "activity"), samples=64, every=5)
+    recorded = experiment()
+    object.__setattr__(recorded, "probes", (probe,))
+    run(recorded, kernels=reference, trace=tmp_path / "run.h5")
+    shown = CliRunner().invoke(app, ["study", "formats", str(tmp_path / "run.h5"), "--snr", "30"])
+    assert shown.exit_code == 0, shown.output
+    lines = [line for line in shown.stdout.splitlines() if not line.startswith("#")]
+    text = DIGITS.read_text() + "\n" + "\n".join(lines)
+    (tmp_path / "model.toml").write_text(text)
+    channels = Experiment.from_model(load_model(tmp_path / "model.toml", SMALL)).channels
+    assert channels.states.format.startswith("Q")
+    assert channels.errors.numbers.format != channels.predictions.numbers.format
+
+
+def test_formats_need_a_probe(tmp_path):
+    """One line that says which."""
+    recorded = experiment()
+    object.__setattr__(recorded, "probes", (Probe("weights", ("weight",), every=5),))
+    run(recorded, kernels=reference, trace=tmp_path / "run.h5")
+    shown = CliRunner().invoke(app, ["study", "formats", str(tmp_path / "run.h5")])
+    assert "no recorded messages or activities: add a probe" in str(shown.exception)
