@@ -19,7 +19,6 @@ from pcsim.commands import (
     data,
     energy,
     export,
-    map as map_command,
     models,
     plot,
     print_json,
@@ -29,6 +28,9 @@ from pcsim.commands import (
     study_show,  # noqa: F401 - adds itself to study
     sweep,
     theory,
+)
+from pcsim.commands import (
+    map as map_command,
 )
 from pcsim.commands.distributed import (
     Processes,

@@ -172,7 +172,7 @@ class EventEngine:
         self._itemsize = plan.network.dtype.itemsize
         self._observers = tuple(observers)
         self._watched = _watched(plan)
-        self._cores = _one_each(plan) if cores is None else tuple(cores)
+        self._cores = tuple(cores) if cores is not None else tuple(range(len(plan.network.sizes)))
         self._turns = _turns(self._cores, len(plan.network.sizes))
         listed = plan.operations if isinstance(plan, Program) else plan.operations.learning_phase()
         self._agendas = write_agendas(listed)
@@ -383,11 +383,6 @@ def _watched(plan: Program | Reaction) -> frozenset[int]:
     if isinstance(plan, Reaction):
         return frozenset()
     return frozenset(id(plan.operations[index]) for index in plan.last_writes)
-
-
-def _one_each(plan: Program | Reaction) -> tuple[int, ...]:
-    """Return cores of which each layer has its own."""
-    return tuple(range(len(plan.network.sizes)))
 
 
 def _turns(cores: Sequence[int], layers: int) -> tuple[tuple[int, ...], ...]:

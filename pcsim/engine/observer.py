@@ -50,6 +50,7 @@ class Statistics:
         self.squared_error: Statistic = np.zeros((iterations + 1, top))
         self.free_energy: Statistic = np.zeros((iterations + 1, top))
         self._known = np.zeros((iterations + 1, top), dtype=bool)
+        self._filled = b"", np.zeros((iterations + 1, top), dtype=np.intp)
         self._units: dict[int, Layer] = {}
         self._step = 0
 
@@ -75,12 +76,17 @@ class Statistics:
 
     def end_step(self) -> None:
         """Fill in what did not change."""
-        if self._known.all():
-            return
-        rows = np.where(self._known, np.arange(len(self._known))[:, np.newaxis], 0)
-        latest = np.maximum.accumulate(rows, axis=0)
-        for energies in (self.squared_error, self.free_energy):
-            energies[:] = np.take_along_axis(energies, latest, axis=0)
+        latest, columns = self._latest(), np.arange(self._known.shape[1])
+        self.squared_error[:] = self.squared_error[latest, columns]
+        self.free_energy[:] = self.free_energy[latest, columns]
+
+    def _latest(self) -> npt.NDArray[np.intp]:
+        """Return for each cell the row in which its layer was last known; a program always fills the same."""
+        pattern = self._known.tobytes()
+        if pattern != self._filled[0]:
+            rows = np.where(self._known, np.arange(len(self._known))[:, np.newaxis], 0)
+            self._filled = pattern, np.maximum.accumulate(rows, axis=0)
+        return self._filled[1]
 
     def check_finite(self) -> None:
         """Look for infinities and NaN in the mini-batch that has ended, learning included.

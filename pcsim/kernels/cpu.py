@@ -260,7 +260,7 @@ class CpuKernels:
 
     def squared_error(self, error: Array) -> float:
         """Return ½‖e_l‖², the mean over the batch."""
-        return 0.5 * float(loops.squared_norm(flat(error))) / len(error)
+        return 0.5 * float(loops.squared_norm(error.ravel(order="K"))) / len(error)
 
     def output_free_energy(
         self,
