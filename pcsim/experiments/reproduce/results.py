@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pcsim.errors import PcsimError
 from pcsim.experiments.reproduce.jobs import Job, failure, look, recorded
 from pcsim.experiments.reproduce.plans import Algorithm, Measure, Task
-from pcsim.experiments.reproduce.runs import NO_PIXELS
+from pcsim.experiments.reproduce.runs import NO_PIXELS, NOT_RUN
 from pcsim.experiments.significance import mean_sd, welch
 from pcsim.report.numbers import plain, read_learning
 from pcsim.tracing.reader import open_trace
@@ -135,7 +135,10 @@ def gather(task: Task, jobs: Mapping[Algorithm, Sequence[Job]], epochs: int | No
     for algorithm, several in jobs.items():
         read = [_read(job, epochs) for job in several]
         found[algorithm.name] = tuple(one for one in read if isinstance(one, Curve))
-        notes[algorithm.name] = tuple(dict.fromkeys(one for one in read if isinstance(one, str)))
+        reasons = dict.fromkeys(one for one in read if isinstance(one, str))
+        if found[algorithm.name]:
+            reasons.pop(NOT_RUN, None)  # the column of runs says how many
+        notes[algorithm.name] = tuple(reasons)
     counted = {name: _counted(curves) for name, curves in found.items()}
     mark = _mark(counted.get(BASELINE, ()), task.measure)
     base = [curve.values[curve.best(task.measure)] for curve in counted.get(BASELINE, ())]
@@ -163,7 +166,7 @@ def _missing(job: Job) -> str:
     failed = failure(job)
     if failed is not None:
         return f"failed: {failed}"
-    return "not run" if job.place.has(job.task.data) else f"{NO_PIXELS}: pcsim data fetch {job.task.data}"
+    return NOT_RUN if job.place.has(job.task.data) else f"{NO_PIXELS}: pcsim data fetch {job.task.data}"
 
 
 def _curve(job: Job, epochs: int | None) -> Curve:

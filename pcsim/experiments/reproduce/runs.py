@@ -18,6 +18,7 @@ from pcsim.experiments.reproduce.worker import to_request
 from pcsim.experiments.workers import environment
 
 NO_PIXELS = "no pixels here"
+NOT_RUN = "not run"
 PATIENCE = 20.0  # seconds that an interrupted run has to write what it knows
 
 Kind = Literal["finished", "done", "failed", "no data"]
