@@ -214,9 +214,10 @@ def _totals(experiment: Experiment, bills: Mapping[str, Bills], mini_batches: in
     from pcsim.terminal import new_table
 
     schedule = experiment.schedule
+    samples = "1 sample" if experiment.batch == 1 else f"{experiment.batch} samples"
     measured = "1 mini-batch" if mini_batches == 1 else f"{mini_batches} mini-batches"
     table = new_table(
-        f"A mini-batch of {experiment.batch} samples, {experiment.name}, {schedule.name}, "
+        f"A mini-batch of {samples}, {experiment.name}, {schedule.name}, "
         f"T = {schedule.iterations}\nevents: measured on {measured} from the start of training"
     )
     table.add_column("machine\nsource")

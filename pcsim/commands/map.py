@@ -126,7 +126,8 @@ def _one_mini_batch(mapped: Mapped) -> str:
     if traffic.merged_values:
         lines.append(f"additions of part sums: {scaled(traffic.merged_values)}")
     if mapped.unpriced:
-        lines.append(f"without a price in time, and so not counted: {', '.join(mapped.unpriced)}")
+        unpriced = ", ".join(mapped.unpriced).replace("_", " ")
+        lines.append(f"without a price in time, and so not counted: {unpriced}")
     if mapped.left_out:
         lines.append(f"sums over the tiles of one layer, not simulated: {', '.join(mapped.left_out)}")
     return "\n".join(lines)

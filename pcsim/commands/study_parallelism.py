@@ -62,6 +62,10 @@ def parallelism(
     chosen, counts = _numbers("--depths", depths), _numbers("--cores", cores)
     machine = load_machine(hardware)
     runs = [] if accuracy_runs is None else read_runs(accuracy_runs)
+    if accuracy_runs is not None and not runs:
+        raise ConfigurationError(
+            f"{accuracy_runs} holds no runs: expected a file that `pcsim study accuracy` has written"
+        )
     _refuse(out, force)
     with ProgressBar() as bar:
         bar.begin("schedules", len(set(chosen)) * len(ORDERS))

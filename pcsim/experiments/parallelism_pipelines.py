@@ -10,7 +10,8 @@ from pcsim.schedule.pipeline import interval
 from pcsim.theory.parallelism import BACKPROP, STATIC, counts
 
 WINDOWS = (1, 2, 4, 8)
-DEEPEST = 16  # hidden layers: a window of 8 unrolls 16 mini-batches
+DEEPEST = 16  # hidden layers
+EXACT, STALE = 4, 16  # mini-batches in each half of a measurement; stale pipelines take longer to fill
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,10 @@ def _pipeline(row: Row) -> Pipeline:
         counts(row.order, depth, row.iterations or 1),
     )
     windows = WINDOWS[:1] if row.order == "incremental" else WINDOWS
-    measured = [interval(program, depth, window=window, mini_batches=max(4, window)) for window in windows]
+    measured = [
+        interval(program, depth, window=window, mini_batches=EXACT if window == 1 else STALE)
+        for window in windows
+    ]
     blank: list[float | None] = [None] * (len(WINDOWS) - len(windows))
     return Pipeline(
         *(row.order, row.hidden, row.iterations, row.basis),

@@ -11,12 +11,13 @@ from typing import Any
 
 from pcsim.errors import ConfigurationError, nearest
 from pcsim.hardware.chip import Chip
-from pcsim.hardware.prices import Evidence, Price, PriceList, Term
+from pcsim.hardware.prices import WHOLE, Evidence, Price, PriceList, Term
 
 PRESETS = Path(__file__).parent / "presets"
 UNITS = {"energy": ("pJ", "1"), "time": ("ns", "1")}
 _NUMBERS = {"near_bytes": int, "packet_bytes": int, "hop_mm": float}
 _TEXTS = ("title", "source", "notes")
+PARTS = tuple(term for term in Term if term not in WHOLE)  # what a price can include
 _PRICE = ("value", "unit", "source", "evidence", "includes")
 
 
@@ -154,9 +155,10 @@ def _price(where: str, units: tuple[str, ...], entry: Mapping[str, Any]) -> Pric
             f"{where}.evidence = {entry['evidence']!r}: expected one of {', '.join(kinds)}"
         )
     includes = entry.get("includes", [])
-    unknown = [one for one in includes if one not in list(Term)] if isinstance(includes, list) else [includes]
+    unknown = [one for one in includes if one not in PARTS] if isinstance(includes, list) else [includes]
     if unknown:
-        raise ConfigurationError(f"{where}.includes = {unknown[0]!r}: expected a list of terms")
+        terms = "a list of terms: " + ", ".join(PARTS)
+        raise ConfigurationError(f"{where}.includes = {unknown[0]!r}: expected {terms}")
     try:
         return Price(
             entry["value"],

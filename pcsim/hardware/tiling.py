@@ -107,8 +107,9 @@ def split(network: Network, chip: Chip, batch: int, machine: str) -> tuple[tuple
         parts = ", ".join(
             f"layer {layer}: {len(tiles)}" for layer, tiles in enumerate(layers) if len(tiles) > 1
         )
+        rest = ", one for each other layer" if any(len(tiles) == 1 for tiles in layers) else ""
         raise ConfigurationError(
-            f"the network needs {count:,} cores of {machine}{f' ({parts})' if parts else ''}, its "
+            f"the network needs {count:,} cores of {machine}{f' ({parts}{rest})' if parts else ''}, its "
             f"{chip.rows}x{chip.columns} mesh has {chip.cores:,}: {count - chip.cores:,} over; expected a "
             "smaller network or batch, or a machine with more or larger cores"
         )

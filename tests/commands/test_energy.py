@@ -15,6 +15,7 @@ from pcsim.cli import app
 from pcsim.commands.energy import quantity
 from pcsim.errors import ConfigurationError
 from pcsim.hardware.machine import PRESETS, machine_names
+from pcsim.tracing.reader import open_trace
 
 DIGITS = Path(__file__).parents[2] / "models" / "digits.toml"
 QUICK = ["--mini-batches", "2", "--set", "network.layers=[64,12,10]"]
@@ -37,6 +38,12 @@ def test_the_table_fits_and_says_what_it_leaves_out():
     assert "digital-45nm: no price in time at all" in shown
     assert "one hop along a row" in shown
     assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_a_mini_batch_of_one():
+    """One sample is no samples."""
+    said = call("energy", DIGITS, *QUICK, "--set", "training.batch=1")
+    assert said.startswith("A mini-batch of 1 sample, digits, sequential, T = 3")
 
 
 def test_json_adds_up():
@@ -134,6 +141,22 @@ def test_the_event_engine_takes_a_machines_times():
     assert json.loads(again.stdout)["totals"]["simulated_time"] == time
     bill = json.loads(call("energy", DIGITS, "--json", *QUICK))["orders"][0]["machines"][0]["dense"]
     assert time == pytest.approx(bill["latency"], rel=1e-9)
+
+
+def test_a_trace_holds_the_clock_of_a_machine(tmp_path):
+    """`hardware.model=NAME` in `pcsim run`: the trace names each operation's time.
+
+    A mini-batch of 8 through 64-12: 8 x 64 x 12 = 6,144 multiplications of 3.5 ns each at least.
+    """
+    trace = tmp_path / "clock.h5"
+    small = ("network.layers=[64,12,10]", "training.epochs=1", "training.batch=8", "hardware.model=loihi2018")
+    settings = [word for one in small for word in ("--set", one)]
+    call("run", DIGITS, *settings, "--engine", "event", "--trace", trace)
+    with open_trace(trace) as recorded:
+        clock = recorded.attributes["hardware"]
+    assert clock["operation_times"]["0 predict"] >= 6144 * 3.5
+    assert set(clock["operation_times"]) >= {"1 relax", "2 clamp", "1 learn"}
+    assert clock["unpriced"] == ["operation", "reduction"]
 
 
 @pytest.mark.parametrize(

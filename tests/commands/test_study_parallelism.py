@@ -85,6 +85,15 @@ def test_bad_options_are_refused(arguments, hint):
         call("study", "parallelism", *arguments)
 
 
+def test_a_file_without_runs_is_refused(tmp_path):
+    """Tables at equal T must not stand where somebody asked for T from trained runs."""
+    nothing = tmp_path / "runs.jsonl"
+    nothing.touch()
+    outcome = CliRunner().invoke(app, [*SMALL, "--accuracy-runs", str(nothing)])
+    assert isinstance(outcome.exception, ConfigurationError)
+    assert str(outcome.exception).startswith(f"{nothing} holds no runs: expected a file that")
+
+
 def test_exit_code_of_a_bad_option():
     """Scripts see exit code 2 and one line."""
     code = "from pcsim.cli import main; main()"

@@ -139,6 +139,15 @@ def test_pipelines_of_a_study(plain):
         assert (line.intervals[1] is None) == (line.order == "incremental")
 
 
+def test_no_pipeline_beats_its_work_over_cores():
+    """A pipeline that has not filled yet seems faster than its cores: bottom-up did, 16 layers, w = 4."""
+    rows = study([16], [1], 1, load_machine("unit"), iterations=3).rows
+    (line,) = pipelines([row for row in rows if row.order == "bottom-up"])
+    assert line.least == pytest.approx((2 * 17 + 6 * 16) / 17)
+    assert line.intervals[0] == 12
+    assert all(0.99 * line.least <= interval <= 1.05 * line.least for interval in line.intervals[1:])
+
+
 def test_senseless_studies_are_refused():
     """No depth, no core, no width and no runs of that name must be told, not divided by."""
     machine = load_machine("unit")

@@ -357,7 +357,7 @@ def test_a_convolutional_network(convolutional, tmp_path, name):
 
 
 def test_equations_of_a_convolutional_network(convolutional, tmp_path):
-    """The test bench of a dense connection above a convolution holds; NIR gets the convolution as a matrix."""
+    """A test bench of a dense connection above a convolution holds; NIR gets the convolution as a matrix."""
     made = export(convolutional, "nir", tmp_path / "n", Options(linearise=2))
     assert any("Convolutions (from layer 0)" in note for note in made.notes)
     made = export(convolutional, "testbench", tmp_path / "b", Options(layer=1, step=2))

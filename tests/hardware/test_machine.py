@@ -97,7 +97,12 @@ def test_the_example_of_the_documentation_is_one(tmp_path):
         ('unit = "pJ"', 'unit = "nJ"', "energy.synaptic_operation.unit = 'nJ': expected pJ or 1"),
         ('"measured on my bench"', '""', "energy.synaptic_operation.source = '': expected text"),
         ('"measured"', '"felt"', "evidence = 'felt': expected one of measured, simulated"),
-        ('"addition"]', '"adition"]', "includes = 'adition': expected a list of terms"),
+        ('"addition"]', '"adition"]', "includes = 'adition': expected a list of terms: multi"),
+        (
+            '"addition"]',
+            '"message"]',
+            "includes = 'message': expected a list of terms: multiplication, addition",
+        ),
         ("energy.synaptic_operation", "energy.synaptic_op", "did you mean 'synaptic_operation'?"),
         ("includes", "include", "did you mean 'includes'?"),
         ("[chip]", "[chips]", "chips: unknown key: did you mean 'chip'?"),

@@ -126,6 +126,8 @@ def _axes_over(ax: Axes, results: StudyResults, number: str, rows: Sequence[Conf
         ax.set_xscale("log")
     elif all(isinstance(one, int) for one in drawn) and len(set(drawn)) <= 10:
         ax.set_xticks(sorted(set(drawn)))
+    else:
+        ax.locator_params(axis="x", nbins=4)  # numbers such as 0.00125 need room
     ax.set(xlabel=number, ylabel=_label(results))
     _scale(ax, results, [value for row in rows for value in row.validation])
 
