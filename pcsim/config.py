@@ -63,6 +63,7 @@ __all__ = [
     "model_from_dict",
 ]
 
+LARGEST_FILE = 2**24  # bytes; a device such as /dev/zero never ends
 Location = tuple[int | str, ...]
 LearningConfig = SgdConfig | MqConfig | AdamConfig | NlmsConfig
 HardwareConfig = UnitHardwareConfig | ParametricHardwareConfig | MachineHardwareConfig
@@ -189,11 +190,15 @@ def model_from_dict(
 def _read(path: Path) -> dict[str, Any]:
     """Parse a TOML file; every way in which that can fail is a `ConfigurationError`."""
     try:
-        text = path.read_bytes().decode()
+        with path.open("rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+        text = content.decode()
     except OSError as error:
         raise ConfigurationError(f"{path}: {error.strerror}: expected a readable model file (TOML)") from None
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path}: byte {error.start} is not UTF-8: expected a TOML file") from None
+    if len(content) > LARGEST_FILE:
+        raise ConfigurationError(f"{path}: more than {LARGEST_FILE} bytes: expected a model file (TOML)")
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:

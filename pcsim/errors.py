@@ -70,7 +70,9 @@ class NonFiniteError(PcsimError):
 def refuse_unless(good: bool, what: str, given: object, expected: str) -> None:
     """Raise ConfigurationError if a value is not what it should be: the check of a constructor."""
     if not good:
-        raise ConfigurationError(f"{what} = {given!r}: expected {expected}")
+        text = repr(given)
+        shown = text if len(text) <= 100 else f"{text[:97]}..."
+        raise ConfigurationError(f"{what} = {shown}: expected {expected}")
 
 
 def nearest(given: str, known: Iterable[str]) -> str:

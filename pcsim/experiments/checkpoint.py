@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -50,10 +51,11 @@ class Checkpoint:
         # safetensors takes no view of another order than C's: it would store other numbers.
         arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
         kept = {"version": VERSION, "experiment": self.experiment, "facts": self.facts}
-        temporary = folder / f".{FILE}.{os.getpid()}.partial"
+        # A name that nobody knows beforehand, and "x": nothing that is there is written to, and no link.
+        temporary = folder / f".{FILE}.{secrets.token_hex(4)}.partial"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
+            with temporary.open("xb") as file:
                 file.write(save(arrays, {"pcsim": json.dumps(kept)}))
                 file.flush()
                 os.fsync(file.fileno())
@@ -75,16 +77,21 @@ class Checkpoint:
         path = folder / FILE
         if not path.exists():
             return None
+        if not path.is_file():
+            raise CheckpointError(f"{path} is a folder, a device or a pipe: expected a checkpoint of pcsim")
         try:
             with safe_open(path, framework="numpy") as file:
                 kept = json.loads((file.metadata() or {})["pcsim"])
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
             version, described, facts = kept["version"], kept["experiment"], kept["facts"]
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{path} is not a checkpoint of pcsim, or damaged: {error}") from error
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise CheckpointError(
+                f"{path} is not a checkpoint of pcsim, or damaged: {_line(error)}"
+            ) from error
         if version != VERSION:
             raise CheckpointError(
-                f"{path} is of checkpoint version {version}: expected {VERSION}; use another version of pcsim"
+                f"{path} is of checkpoint version {str(version)[:40]}: expected {VERSION}; "
+                "use another version of pcsim"
             )
         wanted = json.loads(json.dumps(experiment))
         if described != wanted:
@@ -140,6 +147,8 @@ class Bookmark:
                 )
             return cls(None, experiment)
         found = Checkpoint.load(Path(folder), experiment)
+        if found is not None:
+            _check_facts(Path(folder) / FILE, found.facts)
         if found is not None and not resume:
             raise CheckpointError(f"{folder} holds a checkpoint: give --resume to go on, or another folder")
         return cls(Path(folder), experiment, resume, found)
@@ -154,13 +163,16 @@ class Bookmark:
         """Put the engine where it was; return where the training stands.
 
         Raises:
-            CheckpointError: arrays that are not this network's.
+            CheckpointError: arrays or facts that are not this network's.
         """
         if self.found is None:
             return Position()
-        engine.restore(self.found.arrays, self.found.facts["engine"])
-        epochs = tuple(Epoch(**epoch) for epoch in self.found.facts["epochs"])
-        return Position(epochs, self.found.facts["order"])
+        facts = self.found.facts
+        try:
+            engine.restore(self.found.arrays, facts["engine"])
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise CheckpointError(f"{self.folder}: a checkpoint that does not fit: {_line(error)}") from error
+        return Position(tuple(Epoch(**epoch) for epoch in facts["epochs"]), facts["order"])
 
     def save(self, engine: ResumableEngine, position: Position) -> None:
         """Write where the run stands, if it keeps checkpoints.
@@ -176,10 +188,48 @@ class Bookmark:
         Checkpoint(self.experiment, arrays, facts).save(self.folder)
 
 
+def _check_facts(path: Path, facts: Mapping[str, Any]) -> None:
+    """Refuse results, counters and random states that no run has written: training would stumble over them.
+
+    Raises:
+        CheckpointError: says which.
+    """
+    try:
+        steps = 0
+        for number, entries in enumerate(facts["epochs"], 1):
+            epoch = Epoch(**entries)
+            _expect(all(type(value) in (int, float) for value in entries.values()), f"epoch {number}")
+            _expect(epoch.epoch == number, f"the number of epoch {number}")
+            _expect(type(epoch.training_steps) is int, f"training_steps of epoch {number}")
+            _expect(steps <= epoch.training_steps < 2**62, f"training_steps of epoch {number}")
+            steps = epoch.training_steps
+        if facts["order"] is not None:
+            np.random.PCG64(0).state = facts["order"]
+        engine = facts["engine"]
+        _expect(type(engine["step"]) is int and 0 <= engine["step"] < 2**62, "engine.step")
+        for name in ("totals", "carried"):
+            good = all(type(value) in (int, float) for value in engine.get(name, {}).values())
+            _expect(good, f"engine.{name}")
+    # NumPy and Python raise several types on what is not theirs.
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise CheckpointError(f"{path} is not a checkpoint of pcsim, or damaged: {_line(error)}") from error
+
+
+def _expect(good: bool, what: str) -> None:
+    if not good:
+        raise ValueError(f"{what} is none")
+
+
+def _line(error: Exception) -> str:
+    """What a library's error says, on one short line."""
+    text = " ".join(str(error).split())[:200]
+    return f"{text} is missing" if isinstance(error, KeyError) else text or type(error).__name__
+
+
 def _difference(found: Any, wanted: Any, where: str = "") -> str:  # noqa: ANN401 - anything JSON has
     """Say where two descriptions first differ."""
     if isinstance(found, dict) and isinstance(wanted, dict):
         for key in [*wanted, *(key for key in found if key not in wanted)]:
             if found.get(key) != wanted.get(key):
                 return _difference(found.get(key), wanted.get(key), f"{where}.{key}" if where else str(key))
-    return f"{where} = {found}, expected {wanted}"
+    return f"{where} = {str(found)[:100]}, expected {str(wanted)[:100]}"

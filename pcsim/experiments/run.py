@@ -22,6 +22,7 @@ from pcsim.errors import ConfigurationError, NonFiniteError, nearest
 from pcsim.experiments.checkpoint import Bookmark, ResumableEngine
 from pcsim.experiments.distributed import check_distributed, watches_of
 from pcsim.experiments.experiment import Experiment, check_channels
+from pcsim.hardware.clock import Hardware
 from pcsim.kernels import Kernels
 from pcsim.kernels.backends import make_kernels
 from pcsim.network.layer import Layer
@@ -212,7 +213,7 @@ def _open(
         "layers": list(experiment.network.sizes),
         "batch": experiment.batch,
         "seed": experiment.seed,
-        "hardware": asdict(experiment.hardware) | {"links": _links(experiment)},
+        "hardware": _hardware(experiment.hardware),
         "experiment": experiment.describe(),
         "kernels": type(kernels).__name__ if not isinstance(kernels, ModuleType) else kernels.__name__,
         "configuration": dict(experiment.configuration),
@@ -228,10 +229,14 @@ def _open(
     return TraceWriter(path, attributes, overwrite=overwrite, **how)
 
 
-def _links(experiment: Experiment) -> dict[str, Any]:
-    links = experiment.hardware.links
-    names = {f"{source}-{target}": time for (source, target), time in links.link_latency.items()}
-    return asdict(links) | {"link_latency": names}
+def _hardware(hardware: Hardware) -> dict[str, Any]:
+    """Return a clock, fit for JSON: keys are "source-target" of links and "layer name" of operations."""
+    links = {f"{source}-{target}": time for (source, target), time in hardware.links.link_latency.items()}
+    times = {f"{layer} {name}": time for (name, layer), time in hardware.operation_times.items()}
+    return asdict(hardware) | {
+        "links": asdict(hardware.links) | {"link_latency": links},
+        "operation_times": times,
+    }
 
 
 def _run(

@@ -105,7 +105,7 @@ class Mapping:
         if not isinstance(given, dict) or given.get("format") != FORMAT:
             raise ConfigurationError(f'not a mapping: expected JSON with "format": "{FORMAT}"')
         if given.get("version") != VERSION:
-            raise ConfigurationError(f"mapping of version {given.get('version')!r}: expected {VERSION}")
+            raise ConfigurationError(f"mapping of version {_short(given.get('version'))}: expected {VERSION}")
         return cls(
             machine=_text(given, "machine"),
             chip=_chip(given),
@@ -144,12 +144,18 @@ class Mapping:
             given = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigurationError(f"{path}: cannot be read ({error.strerror})") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigurationError(f"{path}: not JSON ({error}); expected a mapping") from error
         try:
             return cls.from_json(given)
         except ConfigurationError as error:
             raise ConfigurationError(f"{path}: {error}") from error
+
+
+def _short(value: object) -> str:
+    """What was given, on one line that can be read."""
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def _name(tile: Tile) -> str:
@@ -176,39 +182,41 @@ def _check_cover(sizes: Sequence[int], tiles: Sequence[Tile]) -> None:
 def _text(given: dict[str, Any], name: str) -> str:
     value = given.get(name)
     if not isinstance(value, str):
-        raise ConfigurationError(f"mapping.{name} = {value!r}: expected a text")
+        raise ConfigurationError(f"mapping.{name} = {_short(value)}: expected a text")
     return value
 
 
 def _list(given: dict[str, Any], name: str) -> list[Any]:
     value = given.get(name)
     if not isinstance(value, list):
-        raise ConfigurationError(f"mapping.{name} = {value!r}: expected a list")
+        raise ConfigurationError(f"mapping.{name} = {_short(value)}: expected a list")
     return value
 
 
 def _numbers(value: object, name: str) -> list[int]:
     if not isinstance(value, list) or not value or any(type(one) is not int or one < 0 for one in value):
-        raise ConfigurationError(f"mapping.{name} = {value!r}: expected whole numbers")
+        raise ConfigurationError(f"mapping.{name} = {_short(value)}: expected whole numbers")
     return value
 
 
 def _tile(given: object) -> Tile:
     names = ("layer", "first", "last", "core")
     if not isinstance(given, dict) or set(given) != set(names):
-        raise ConfigurationError(f"tile {given!r}: expected {', '.join(names)}")
+        raise ConfigurationError(f"tile {_short(given)}: expected {', '.join(names)}")
     return Tile(*_numbers([given[name] for name in names], "tile"))
 
 
 def _chip(given: dict[str, Any]) -> Chip:
     mesh = _numbers(given.get("mesh"), "mesh")
     if len(mesh) != 2:
-        raise ConfigurationError(f"mapping.mesh = {mesh}: expected [rows, columns]")
+        raise ConfigurationError(f"mapping.mesh = {_short(mesh)}: expected [rows, columns]")
     facts = given.get("chip", {"rows": mesh[0], "columns": mesh[1]})
     try:
         chip = Chip(**facts)
     except TypeError as error:
-        raise ConfigurationError(f"mapping.chip = {facts!r}: expected the fields of a chip") from error
+        raise ConfigurationError(f"mapping.chip = {_short(facts)}: expected the fields of a chip") from error
     if [chip.rows, chip.columns] != mesh:
-        raise ConfigurationError(f"mapping.mesh = {mesh}, but its chip is {chip.rows}x{chip.columns}")
+        raise ConfigurationError(
+            f"mapping.mesh = {_short(mesh)}, but its chip is {_short(chip.rows)}x{_short(chip.columns)}"
+        )
     return chip

@@ -15,8 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcsim.errors import TraceError, nearest
+from pcsim.tracing.checks import (
+    attributes_of,
+    check_dimension,
+    check_hdf5,
+    check_numbers,
+    check_schema,
+    dimension_names,
+    groups_below,
+    items_of,
+    size_only,
+)
 from pcsim.tracing.compression import name_of, require_filters
-from pcsim.tracing.schema import FORMAT, SCHEMA_VERSION, SIZE_ONLY, UNLIMITED_ATTRIBUTE, decode
+from pcsim.tracing.schema import UNLIMITED_ATTRIBUTE
 
 if TYPE_CHECKING:
     import xarray
@@ -28,6 +39,7 @@ BLOCK_BYTES = 2**26
 Limits: TypeAlias = tuple[float, float]
 _HUGE = float(np.finfo(np.float64).max)
 MOST_LAYERS = 1024  # of a trace that does not say how many layers there were
+_OPENING = (TypeError, ValueError, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -60,12 +72,11 @@ def open_trace(path: Path) -> TraceReader:
         TraceError: there is no such file, or it is not HDF5, damaged, not a trace, or of a newer schema.
     """
     path = Path(path)
-    _check_hdf5(path)
-    with _reading(path):
+    check_hdf5(path)
+    with _reading(path, *_OPENING):
         file = h5py.File(path, "r")
     try:
-        with _reading(path):
-            _check_schema(path, file)
+        with _reading(path, *_OPENING):
             return TraceReader(path, file)
     except TraceError:
         file.close()
@@ -84,8 +95,10 @@ class TraceReader:
     def __init__(self, path: Path, file: h5py.File) -> None:
         self.path = path
         self._file = file
-        self.attributes: dict[str, Any] = {name: decode(value) for name, value in file.attrs.items()}
-        self.tables: tuple[str, ...] = tuple(sorted(_table_names(file, "")))
+        self.attributes: dict[str, Any] = attributes_of(file)
+        check_schema(path, self.attributes)
+        tables = (name for name, group in groups_below(file) if UNLIMITED_ATTRIBUTE in group.attrs)
+        self.tables: tuple[str, ...] = tuple(sorted(tables))
 
     @property
     def state(self) -> str:
@@ -100,8 +113,8 @@ class TraceReader:
         """
         if name not in self.tables:
             raise TraceError(f"{self.path} has no table '{name}': {nearest(name, self.tables)}")
-        with _reading(self.path):
-            return TableReader(self.path, self._file[name])
+        with _reading(self.path, *_OPENING):
+            return TableReader(self.path, self._file[name], self.attributes)
 
     def summary(self) -> dict[str, TableSummary]:
         """Return what each table holds, by name.
@@ -166,19 +179,18 @@ class TableReader:
         rows: number of rows that all columns have.
     """
 
-    def __init__(self, path: Path, group: h5py.Group) -> None:
+    def __init__(self, path: Path, group: h5py.Group, run: Mapping[str, Any]) -> None:
         self.path = path
         self.name: str = group.name.strip("/")
-        self.unlimited = str(group.attrs[UNLIMITED_ATTRIBUTE])
+        self.unlimited = str(attributes_of(group)[UNLIMITED_ATTRIBUTE])
         self._group = group
-        growing = {
-            name: item
-            for name, item in group.items()
-            if isinstance(item, h5py.Dataset) and item.maxshape[:1] == (None,) and not size_only(item)
-        }
+        datasets = {name: item for name, item in items_of(group) if isinstance(item, h5py.Dataset)}
+        growing = {name: item for name, item in datasets.items() if _grows(item) and not size_only(item)}
+        for dataset in growing.values():
+            check_numbers(dataset)
         self.columns: tuple[str, ...] = tuple(sorted(growing))
         self.rows: int = min((len(dataset) for dataset in growing.values()), default=0)
-        self._limits: dict[str, Limits] = _event_limits(group.file) if self.name == "events" else {}
+        self._limits: dict[str, Limits] = _event_limits(run) if self.name == "events" else {}
 
     def dims(self, column: str) -> tuple[str, ...]:
         """Return the names of a column's dimensions, the unlimited one first.
@@ -187,10 +199,10 @@ class TableReader:
             TraceError: there is no such column, or the file is damaged.
         """
         dataset = self._dataset(column)
-        if column == self.unlimited:
+        if column == self.unlimited and dataset.ndim == 1:
             return (self.unlimited,)
-        with _reading(self.path):
-            return tuple(axis[0].name.rpartition("/")[2] for axis in dataset.dims)
+        with _reading(self.path, *_OPENING):
+            return dimension_names(dataset)
 
     def coordinate(self, dim: str) -> NDArray[Any]:
         """Return a dimension's values; 0, 1, 2, … for one that has only a size.
@@ -200,12 +212,14 @@ class TableReader:
         """
         if dim == self.unlimited:
             return self.read(dim) if dim in self.columns else np.arange(self.rows)
-        with _reading(self.path):
-            scale = self._group.get(dim)
-            if scale is None or dim in self.columns:
+        with _reading(self.path, *_OPENING):
+            scale = dict(items_of(self._group)).get(dim)
+            if not isinstance(scale, h5py.Dataset) or dim in self.columns:
                 raise TraceError(f"{self.path}: table '{self.name}' has no dimension '{dim}'")
+            check_dimension(scale)
             if size_only(scale):
                 return np.arange(len(scale))
+            check_numbers(scale)
             text = h5py.check_string_dtype(scale.dtype) is not None
             return np.asarray(scale.asstr()[()], dtype=str) if text else np.asarray(scale[()])
 
@@ -273,7 +287,12 @@ class TableReader:
         """
         if not (meanings := self.flags(name)):
             raise TraceError(f"{self.path}: table '{self.name}', column '{name}' has codes without a meaning")
-        words: NDArray[np.str_] = np.asarray(meanings, dtype=str)[self.read(name, rows)]
+        codes = self.read(name, rows)
+        if codes.dtype.kind not in "iu":
+            raise TraceError(
+                f"{self.path}: table '{self.name}', column '{name}' is {codes.dtype}: expected codes"
+            )
+        words: NDArray[np.str_] = np.asarray(meanings, dtype=str)[codes]
         return words
 
     def summary(self) -> TableSummary:
@@ -319,12 +338,8 @@ class ColumnReader:
         self._dataset = dataset
         self.shape: tuple[int, ...] = (rows, *dataset.shape[1:])
         self.dtype: np.dtype[Any] = dataset.dtype
-        with _reading(path):
-            self.attributes: dict[str, Any] = {
-                name: decode(value)
-                for name, value in dataset.attrs.items()
-                if name not in ("DIMENSION_LIST", "REFERENCE_LIST", "CLASS", "NAME")
-            }
+        with _reading(path, *_OPENING):
+            self.attributes: dict[str, Any] = attributes_of(dataset)
         meanings = str(self.attributes.get("flag_meanings", "")).split()
         self._limits: Limits | None = (0, len(meanings) - 1) if meanings else limits
 
@@ -372,45 +387,9 @@ class ColumnReader:
         raise TraceError(f"{self.path}: table '{table}', column '{column}': {bad}, expected {expected}")
 
 
-def _check_hdf5(path: Path) -> None:
-    """Refuse what is missing, out of reach, or not HDF5."""
-    try:
-        with path.open("rb") as file:
-            empty = not file.read(1)
-    except OSError as error:
-        raise TraceError(f"cannot read {path}: {error.strerror}") from error
-    if empty:
-        raise TraceError(f"{path} is empty: expected a pcsim trace")
-    if not h5py.is_hdf5(path):
-        raise TraceError(f"{path} is not an HDF5 file: expected a pcsim trace")
-
-
-def _check_schema(path: Path, file: h5py.File) -> None:
-    """Refuse HDF5 files that are not traces, and traces of a schema that this version does not know."""
-    if decode(file.attrs.get("format")) != FORMAT:
-        raise TraceError(f"{path} is HDF5 but not a pcsim trace: expected the attribute format = '{FORMAT}'")
-    version = decode(file.attrs.get("schema_version"))
-    if not isinstance(version, int) or version < 1:
-        raise TraceError(f"{path} has schema version {version!r}: expected a whole number from 1")
-    if version > SCHEMA_VERSION:
-        raise TraceError(
-            f"{path} has schema version {version}, this pcsim reads up to {SCHEMA_VERSION}: "
-            "install a newer pcsim"
-        )
-
-
-def _table_names(group: h5py.Group, prefix: str) -> Iterator[str]:
-    for name, item in group.items():
-        if isinstance(item, h5py.Group):
-            if UNLIMITED_ATTRIBUTE in item.attrs:
-                yield prefix + name
-            else:
-                yield from _table_names(item, f"{prefix}{name}/")
-
-
-def _event_limits(file: h5py.File) -> dict[str, Limits]:
+def _event_limits(run: Mapping[str, Any]) -> dict[str, Limits]:
     """Return what the columns of the table of events may hold, as far as the trace says."""
-    layers, iterations = decode(file.attrs.get("layers")), decode(file.attrs.get("iterations"))
+    layers, iterations = run.get("layers"), run.get("iterations")
     top = len(layers) - 1 if isinstance(layers, list) and layers else MOST_LAYERS
     last = iterations if isinstance(iterations, int) else _HUGE
     amounts = ("step", "start", "end", "multiplications", "values", "nonzero_values", "bytes")
@@ -418,17 +397,22 @@ def _event_limits(file: h5py.File) -> dict[str, Limits]:
     return limits | dict.fromkeys(amounts, (0, _HUGE))
 
 
-def size_only(dataset: h5py.Dataset) -> bool:
-    """Tell a scale that only gives a dimension its size."""
-    name = dataset.attrs.get("NAME", b"")
-    return bytes(name).startswith(SIZE_ONLY.encode()) if isinstance(name, bytes) else False
+def _grows(dataset: h5py.Dataset) -> bool:
+    return bool(dataset.maxshape) and dataset.maxshape[0] is None
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turn what h5py raises on a damaged file into one line."""
+def _reading(path: Path, *more: type[Exception]) -> Iterator[None]:
+    """Turn what h5py raises on a damaged file into one line; `more` where no caller's index can be wrong."""
+    damage: tuple[type[Exception], ...] = (
+        OSError,
+        RuntimeError,
+        KeyError,
+        AttributeError,
+        UnicodeDecodeError,
+    )
     try:
         yield
-    except (OSError, RuntimeError, KeyError, AttributeError, UnicodeDecodeError) as error:
-        cause = str(error).strip("'\"").splitlines()[0] if str(error) else type(error).__name__
+    except damage + more as error:
+        cause = " ".join(str(error).strip("'\"").split())[:200] or type(error).__name__
         raise TraceError(f"{path} is truncated or damaged: {cause}") from error

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pcsim.errors import TraceError, nearest
+from pcsim.tracing.checks import size_only
 from pcsim.tracing.column import ColumnFile
 from pcsim.tracing.compression import filters
 from pcsim.tracing.interrupts import interrupt_afterwards
-from pcsim.tracing.reader import size_only
 from pcsim.tracing.schema import (
     CHUNK_BYTES,
     SIZE_ONLY,

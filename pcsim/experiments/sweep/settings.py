@@ -16,6 +16,7 @@ from pcsim.experiments.sweep.file import DrawsConfig
 
 Settings = dict[str, Any]  # value by dotted key; an inline table is a dictionary
 RANGE = {"low", "high", "scale"}
+LARGEST = 1e15  # of the ends of a range: whole numbers that are exact as floats too
 
 
 def of_grid(grid: Mapping[str, Any], where: str) -> Iterator[Settings]:
@@ -74,8 +75,10 @@ def _check(where: str, value: object) -> None:
         raise ConfigurationError(f"{where} = {value!r}: {expected}")
     low, high, scale = value.get("low"), value.get("high"), value.get("scale", "linear")
     for end in (low, high):
-        if isinstance(end, bool) or not isinstance(end, int | float) or not math.isfinite(end):
-            raise ConfigurationError(f"{where} = {value!r}: {expected}, two finite numbers")
+        # Compared and not converted: TOML's whole numbers have any length; and false for NaN.
+        if isinstance(end, bool) or not isinstance(end, int | float) or not -LARGEST <= end <= LARGEST:
+            given = repr(value) if len(repr(value)) <= 100 else f"{repr(value)[:97]}..."
+            raise ConfigurationError(f"{where} = {given}: {expected}, two numbers within ±{LARGEST:g}")
     assert isinstance(low, int | float)
     assert isinstance(high, int | float)
     if not low < high or scale not in ("linear", "log") or (scale == "log" and low <= 0):

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from pcsim.errors import DataError
 
 Array = NDArray[Any]
-# Anything above is an identifier and no class; it also keeps uint64 from wrapping when it becomes int64.
-LARGEST_LABEL = 2**31 - 1
+# Anything above is an identifier and no class: one label decides how wide all one-hot targets are. It also
+# keeps uint64 from wrapping when it becomes int64.
+LARGEST_LABEL = 2**20
 
 
 def inputs(where: str, array: Array) -> Array:
