@@ -21,7 +21,9 @@ def test_damaged_files_give_a_result_or_one_line(target):
     assert tally.peak < 600  # MiB, NumPy, h5py and pydantic included
 
 
-@pytest.mark.parametrize(("what", "outcome"), [("raise KeyError('x')", "bad"), ("os.abort()", "crashed")])
+@pytest.mark.parametrize(
+    ("what", "outcome"), [("raise KeyError('x')", "bad"), ("seed >= 0 and os.abort()", "crashed")]
+)
 def test_the_fuzz_sees_what_it_looks_for(monkeypatch, tmp_path, what, outcome):
     """A harness that misses tracebacks or dead processes would praise anything."""
     sabotage = tmp_path / "worker.py"

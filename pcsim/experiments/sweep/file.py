@@ -22,7 +22,7 @@ def _one_or_several(value: object) -> object:
 class DrawsConfig(Section):
     """Random settings: so many draws, each of all keys at once."""
 
-    draws: int = Field(ge=1, le=20_000, description="how many draws, a whole number from 1 to 20,000")
+    draws: int = Field(ge=1, le=1_000_000, description="how many draws, a whole number from 1 to 1,000,000")
     seed: int = Field(default=0, ge=0, description="seed of the draws, a whole number from 0")
     keys: Table = Field(
         min_length=1,
