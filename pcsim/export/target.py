@@ -28,8 +28,9 @@ def new_file(path: Path, overwrite: bool, *, keep: Path) -> Iterator[Path]:
     Raises:
         ConfigurationError: something is in the way, or nothing can be written there.
     """
-    if path.is_dir():
-        raise ConfigurationError(f"{path} is a folder: expected the name of a file")
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "a device or a pipe"
+        raise ConfigurationError(f"{path} is {what}: expected the name of a file")
     _refuse_existing(path, overwrite, keep)
     temporary = _beside(path)
     try:

@@ -122,6 +122,8 @@ class Mapping:
         """
         if path.exists() and not overwrite:
             raise ConfigurationError(f"{path} exists; pass --force to overwrite it")
+        if path.exists() and not path.is_file():
+            raise ConfigurationError(f"{path}: expected the name of a file, not of a folder or a device")
         facts = self.to_json()
         tiles = ",\n".join(f"    {json.dumps(tile)}" for tile in facts.pop("tiles"))
         head = "".join(f"  {json.dumps(name)}: {json.dumps(value)},\n" for name, value in facts.items())

@@ -30,6 +30,8 @@ def refuse_place(out: Path, overwrite: bool) -> None:
     """
     if out.exists() and not overwrite:
         raise ConfigurationError(f"{out} exists; pass --force to overwrite it")
+    if out.exists() and not (out.is_file() or out.is_dir()):
+        raise ConfigurationError(f"cannot write {out}: it is a device or a pipe: expected the name of a file")
     if out.is_dir() or not out.parent.is_dir():
         what = "it is a folder" if out.is_dir() else f"there is no folder {out.parent}"
         raise ConfigurationError(
