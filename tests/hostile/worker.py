@@ -20,6 +20,15 @@ MEMORY = 3 << 30  # bytes of addresses; nothing that is read here needs a tenth 
 SLOW = 5.0  # seconds that no damaged file of some kilobytes may take
 
 
+def peak_mib() -> int:
+    """Return the most memory that this process had; getrusage would count what its parent had before exec."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) // 1024
+
+
 def damaged(target: str, seed: int, number: int) -> bytes:
     """Return input `number`: the same for the same seed."""
     from hostile.targets import TARGETS
@@ -72,7 +81,7 @@ def main(target: str, seed: str, first: str, count: str, folder: str) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for number in range(int(first), int(first) + int(count)):
         print(outcome(target, int(seed), number, Path(folder)), flush=True)
-    print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, flush=True)
+    print("peak", peak_mib(), flush=True)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,6 @@ def test_a_worker_is_killed(workers, sweep_file, tmp_path):
     assert watcher.killed is not None
     assert 0 < rows[watcher.killed].resumed_from < EPOCHS
     assert sum(row.resumed_from > 0 for row in rows.values()) == 1
-    assert len({row.worker for row in rows.values()}) >= 2
     experiment = Experiment.from_model(model_from_dict(rows[watcher.killed].model))
     run_once(experiment, checkpoint=tmp_path / "alone")
     one, other = (place / CHECKPOINT for place in (folder / RUNS / watcher.killed, tmp_path / "alone"))
@@ -224,7 +223,8 @@ def test_a_scheduler_that_is_killed(sweep_file, tmp_path):
     scheduler.kill()
     _, said = sweep.communicate(timeout=60)
     worker.kill()
-    assert (scheduler.wait(), worker.wait(), sweep.returncode) == (-9, -9, 2)
+    worker.wait()  # killed, or it has left by itself
+    assert (scheduler.wait(), sweep.returncode) == (-9, 2)
     last = "error: the scheduler is lost or was told to stop; run it again to go on"
     assert said.strip().splitlines()[-1] == last
     assert "Traceback" not in said
