@@ -28,6 +28,7 @@ from pcsim.kernels.backends import make_kernels
 from pcsim.network.layer import Layer
 from pcsim.schedule import locality
 from pcsim.schedule.program import Program, Reaction
+from pcsim.tracing.interrupts import remembered
 from pcsim.tracing.probes import Probe
 from pcsim.tracing.recorder import Recorder
 from pcsim.tracing.writer import TraceWriter
@@ -370,6 +371,7 @@ def _train(
             recorder.record_timeline(engine.timeline)
         if progress is not None:
             progress.step()
+        check_interrupt()
 
     def after_epoch(position: Position) -> None:
         epoch = position.epochs[-1]
@@ -382,19 +384,20 @@ def _train(
             progress.epoch(epoch)
 
     try:
-        epochs = train(
-            experiment.network,
-            experiment.dataset,
-            engine,
-            statistics,
-            batch=experiment.batch,
-            epochs=until,
-            seed=experiment.seed,
-            shuffle=experiment.shuffle,
-            after_step=after_step,
-            after_epoch=after_epoch,
-            start=start,
-        )
+        with remembered() as check_interrupt:
+            epochs = train(
+                experiment.network,
+                experiment.dataset,
+                engine,
+                statistics,
+                batch=experiment.batch,
+                epochs=until,
+                seed=experiment.seed,
+                shuffle=experiment.shuffle,
+                after_step=after_step,
+                after_epoch=after_epoch,
+                start=start,
+            )
     except NonFiniteError:
         if recorder is not None:
             recorder.record_summary()

@@ -51,7 +51,7 @@ class Watcher:
     def advance(self, run, epochs, news):
         """Kill whoever trains a run that is under way."""
         if self.kill and 2 <= epochs < EPOCHS / 2 and (process := holder(run)) is not None:
-            self.kill, self.killed = False, run
+            self.kill, self.killed, self.process = False, run, process
             os.kill(process, signal.SIGKILL)
 
     def end(self, row, outcome):
@@ -97,6 +97,9 @@ def test_a_worker_is_killed(workers, sweep_file, tmp_path):
     assert watcher.killed is not None
     assert 0 < rows[watcher.killed].resumed_from < EPOCHS
     assert sum(row.resumed_from > 0 for row in rows.values()) == 1
+    # Two processes took part: the survivor may train all that ends, but never the one that was killed.
+    assert rows[watcher.killed].worker
+    assert str(watcher.process) not in rows[watcher.killed].worker
     experiment = Experiment.from_model(model_from_dict(rows[watcher.killed].model))
     run_once(experiment, checkpoint=tmp_path / "alone")
     one, other = (place / CHECKPOINT for place in (folder / RUNS / watcher.killed, tmp_path / "alone"))
@@ -223,8 +226,8 @@ def test_a_scheduler_that_is_killed(sweep_file, tmp_path):
     scheduler.kill()
     _, said = sweep.communicate(timeout=60)
     worker.kill()
-    worker.wait()  # killed, or it has left by itself
     assert (scheduler.wait(), sweep.returncode) == (-9, 2)
+    assert worker.wait() in (-9, 0)  # killed, or it has left by itself when its scheduler was gone
     last = "error: the scheduler is lost or was told to stop; run it again to go on"
     assert said.strip().splitlines()[-1] == last
     assert "Traceback" not in said
