@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -178,8 +179,10 @@ def job_script(slurm: SlurmConfig, threads: int, logs: Path) -> str:
 
 def _slurm(slurm: SlurmConfig, threads: int, logs: Path) -> SLURMCluster:
     _need("dask_jobqueue")
+    interrupted = signal.getsignal(signal.SIGINT)
     from dask_jobqueue.slurm import SLURMCluster
 
+    signal.signal(signal.SIGINT, interrupted)  # its import would end the program silently at Ctrl-C
     exports = [f"export {name}={number}" for name, number in thread_variables(threads).items()]
     try:
         return SLURMCluster(

@@ -260,6 +260,19 @@ def test_nobody_there(sweep_file, tmp_path, monkeypatch):
     assert not folder.exists()
 
 
+def test_ctrl_c_stays_ours():
+    """The library for SLURM takes Ctrl-C when imported: a sweep would then end without a word."""
+    program = (
+        "import pathlib, signal\n"
+        "from pcsim.experiments.sweep.cluster import job_script\n"
+        "from pcsim.experiments.sweep.file import SlurmConfig\n"
+        "before = signal.getsignal(signal.SIGINT)\n"
+        "assert 'SBATCH' in job_script(SlurmConfig(), 1, pathlib.Path('logs'))\n"
+        "assert signal.getsignal(signal.SIGINT) is before\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
 def test_job_script(sweep_file, tmp_path):
     """What SLURM would be given: its settings, as many cores as threads, and these for BLAS and Numba."""
     path = sweep_file(
