@@ -46,6 +46,15 @@ class Echo(Layer):
         self.payload: Array | None = None
 
     @property
+    def weight(self) -> Array:
+        """W_l as it was last fetched."""
+        return self._weight
+
+    @weight.setter
+    def weight(self, weight: Array) -> None:
+        self._weight = weight
+
+    @property
     def memory(self) -> tuple[Array, ...]:
         """Nothing: it stays where the layer is."""
         return ()

@@ -6,6 +6,7 @@ these functions and no other arithmetic.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -30,8 +31,12 @@ class Synapses(Protocol):
         """Return a weight, or its moments, where the kernels work and as they want it; maybe a copy."""
         ...
 
+    def settled(self, weight: Array) -> Array:
+        """Return the weight with all that it has learnt, also what was put off; see `Kernels.postponing`."""
+        ...
+
     def predict(self, activity: Array, weight: Array, bias: Array, out: Array) -> None:
-        """Form p_{l+1} from ĥ_l; (batch, n_l) → (batch, n_{l+1})."""
+        """Form p_{l+1} from ĥ_l; (batch, n_l) → (batch, n_{l+1}). The weight may be unsettled, only here."""
         ...
 
     def feedback(
@@ -88,6 +93,13 @@ class FusingSynapses(Synapses, Protocol):
 
 class Kernels(Protocol):
     """What a backend provides; `pcsim.kernels.reference` documents each function with its equation."""
+
+    def postponing(self) -> AbstractContextManager[None]:
+        """Allow updates of weights to wait for the next prediction, until the block ends.
+
+        Then one pass over the weight does both. Meanwhile weights are complete where a layer shows them.
+        """
+        ...
 
     def mini_batch(self, shape: tuple[int, int], dtype: np.dtype[np.floating]) -> Array: ...  # noqa: D102
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
@@ -60,6 +61,7 @@ class CpuKernels:
         self.choices = choices or products.Choices()
         self._chosen: dict[tuple[str, int, tuple[int, ...], str], products.Provider] = {}
         self.scratch = Scratch()
+        self.postponed = online.Postponed()
         products.one_thread_a_library()
         self._pool = (
             ThreadPoolExecutor(threads - 1, initializer=products.one_thread_a_library)
@@ -107,8 +109,8 @@ class CpuKernels:
         self, target: Array, prediction: Array, output_name: OutputName, mix: float, out: Array
     ) -> None:
         """(3) ĥ_L = (1 − m) y + m out(p_L)."""
-        into = by_neuron(out)
-        loops.soft_clamp(flat(target), flat(self.output(output_name, prediction)), mix, into.ravel())
+        into = flat(out)
+        loops.soft_clamp(flat(target), flat(self.output(output_name, prediction)), mix, into)
         put_back(into, out)
 
     def predict(
@@ -140,8 +142,8 @@ class CpuKernels:
 
     def compare(self, activity: Array, prediction: Array, out: Array) -> None:
         """e_l = ĥ_l − p_l."""
-        into = by_neuron(out)
-        loops.compare(flat(activity), flat(prediction), into.ravel())
+        into = flat(out)
+        loops.compare(flat(activity), flat(prediction), into)
         put_back(into, out)
 
     def feedback(self, error_above: Array, weight: Array, precision_above: float, out: Array) -> None:
@@ -172,8 +174,8 @@ class CpuKernels:
         if leak is None:
             reference.relax(activity, error, feedback, activation, step, precision, activity_decay)
             return
-        into = by_neuron(activity)
-        loops.relax(into.ravel(), flat(error), flat(feedback), step, precision, activity_decay, leak)
+        into = flat(activity)
+        loops.relax(into, flat(error), flat(feedback), step, precision, activity_decay, leak)
         put_back(into, activity)
 
     def sgd_step(
@@ -260,7 +262,7 @@ class CpuKernels:
 
     def squared_error(self, error: Array) -> float:
         """Return ½‖e_l‖², the mean over the batch."""
-        return 0.5 * float(loops.squared_norm(error.ravel(order="K"))) / len(error)
+        return 0.5 * float(loops.squared_norm(flat(error))) / len(error)
 
     def output_free_energy(
         self,
@@ -289,15 +291,10 @@ class CpuKernels:
         rate: float,
     ) -> float:
         """Add rate · [G, g] to weight and bias; return the mean |[G, g]|."""
-        batch = len(activity)
-        rates, error = self.rates(activation, activity), by_neuron(error_above)
-        elements = weight.size + bias.size
+        batch, elements = len(activity), weight.size + bias.size
         if batch == 1:
-            row, column = error[:, 0], rates[:, 0]
-            self._rank_one_step(weight, row, column, rate)
-            loops.add_scaled(bias, row, rate)
-            # The norm of an outer product is the product of the norms.
-            return float(loops.absolute_sum(row)) * (float(loops.absolute_sum(column)) + 1) / elements
+            return self._rank_one_step(weight, bias, error_above[0], activity, activation, rate) / elements
+        rates, error = self.rates(activation, activity), by_neuron(error_above)
         provider = self.provider("hebbian", batch, weight)
         arranged, scale = provider.arrange(rates), rate / batch
 
@@ -308,14 +305,36 @@ class CpuKernels:
         bias_norm = float(loops.update_bias(bias, error, scale))
         return (float(norms.sum()) + bias_norm) / (batch * elements)
 
-    def _rank_one_step(self, weight: Array, error: Array, rates: Array, rate: float) -> None:
-        """Add rate · error ratesᵀ line by line, whichever way the lines go."""
-        lines, ends = (weight.T, (rates, error)) if by_lines(weight) else (weight, (error, rates))
+    def _rank_one_step(
+        self,
+        weight: Array,
+        bias: Array,
+        error: Array,
+        activity: Array,
+        activation: ActivationName,
+        rate: float,
+    ) -> float:
+        """Add rate · [e fᵀ, e] of one sample to weight and bias, now or later; return Σ|[e fᵀ, e]|."""
+        leak, source = LEAKS.get(activation), activity
+        if leak is None:
+            leak, source = 1.0, reference.activate(activation, activity)
+        rates, error_copy = np.empty_like(source[0]), np.empty_like(error)
+        norm = online.weigh(source[0], error, bias, leak, rate, rates, error_copy)
+        if not by_lines(weight):
+            self.apply(online.Update(weight, error_copy, rates, rate))
+        elif self.postponed.allowed:
+            self.postponed.put(weight, online.Update(weight.T, rates, error_copy, rate))
+        else:
+            self.apply(online.Update(weight.T, rates, error_copy, rate))
+        return norm
 
-        def part(first: int, last: int) -> None:
-            online.learn(lines[first:last], ends[0][first:last], ends[1], rate)
+    def apply(self, update: online.Update) -> None:
+        """Let a weight learn what one sample teaches it."""
+        self.share(update.apply, len(update.lines), update.lines.size)
 
-        self.share(part, len(lines), weight.size)
+    def postponing(self) -> AbstractContextManager[None]:
+        """Allow updates of mini-batches of one to wait for the next prediction; see `Kernels`."""
+        return self.postponed.until_the_end(self.apply)
 
     def shares(self, size: int, work: int) -> bool:
         """Return whether threads share work of so many multiplications on `size` neurons."""

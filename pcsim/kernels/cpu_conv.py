@@ -62,6 +62,10 @@ class CpuConvolution:
         """Return the weight as it is."""
         return weight
 
+    def settled(self, weight: Array) -> Array:
+        """See `Synapses`."""
+        return weight
+
     def predict(self, activity: Array, weight: Array, bias: Array, out: Array) -> None:
         """p_{l+1} = pool(f(conv(ĥ_l; W_l) + b_l)); weight (channels, terms)."""
         layer, batch = self._layer, self._batch

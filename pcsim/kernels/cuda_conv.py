@@ -151,6 +151,10 @@ class CudaConvolution:
         """Return the weight on the GPU."""
         return self._kernels.to_device(weight)
 
+    def settled(self, weight: DeviceArray) -> DeviceArray:
+        """See `Synapses`."""
+        return weight
+
     def predict(
         self, activity: DeviceArray, weight: DeviceArray, bias: DeviceArray, out: DeviceArray
     ) -> None:

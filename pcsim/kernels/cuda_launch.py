@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,10 @@ class Launcher:
     def zeros(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> DeviceArray:
         """Return a new array of zeros on the device."""
         return self.products.zeros(shape, dtype)
+
+    def postponing(self) -> AbstractContextManager[None]:
+        """Nothing is put off here; see `Kernels`."""
+        return nullcontext()
 
     def mini_batch(self, shape: tuple[int, int], dtype: npt.DTypeLike) -> DeviceArray:
         """Return zeros for a mini-batch, (batch, n), on the device."""

@@ -19,6 +19,10 @@ class DenseSynapses:
         """See `Synapses`."""
         return self.kernels.to_device(weight)
 
+    def settled(self, weight: Array) -> Array:
+        """See `Synapses`."""
+        return weight
+
     def predict(self, activity: Array, weight: Array, bias: Array, out: Array) -> None:
         """p_{l+1} = W_l f(ĥ_l) + b_l."""
         self.kernels.predict(activity, weight, bias, self.activation, out)

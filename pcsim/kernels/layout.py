@@ -15,8 +15,8 @@ def by_neuron(array: Array) -> Array:
 
 
 def flat(array: Array) -> Array:
-    """Return all elements in the order of memory of `by_neuron`."""
-    return by_neuron(array).ravel()
+    """Return all elements in the order of memory of `by_neuron`; of a single sample this is a view."""
+    return array[0] if len(array) == 1 else by_neuron(array).ravel()
 
 
 def neuron_by_neuron(array: Array) -> bool:
@@ -25,6 +25,6 @@ def neuron_by_neuron(array: Array) -> bool:
 
 
 def put_back(by_neurons: Array, array: Array) -> None:
-    """Write to the array what was computed in a copy of it; nothing to do for a view."""
+    """Write to the array what was computed in a copy of it, flat or not; nothing to do for a view."""
     if not neuron_by_neuron(array):
-        array[...] = by_neurons.T
+        array[...] = by_neurons.reshape(array.shape[::-1]).T

@@ -182,10 +182,9 @@ def softmax(prediction: Array, out: Array) -> None:
     neurons, batch = prediction.shape
     for sample in range(batch):
         largest = prediction[:, sample].max()
-        total = prediction.dtype.type(0)
         for neuron in range(neurons):
             out[neuron, sample] = np.exp(prediction[neuron, sample] - largest)
-            total += out[neuron, sample]
+        total = out[:, sample].sum()
         for neuron in range(neurons):
             out[neuron, sample] /= total
 

@@ -4,25 +4,79 @@ Weights lie line by line: what one neuron sends to all others is one line, `line
 neuron that is silent (ĥ_i ≤ 0, so f(ĥ_i) = 0) sends nothing, its gate f'(ĥ_i) is closed and its weights learn
 nothing, so its line is not touched. What is left out is exactly 0, and a step is bound by the memory that it
 touches: with half of the neurons silent it takes little more than half the time.
+
+What one sample teaches a weight is an outer product. While samples stream in it may be put off until the next
+one is predicted, where the same pass over the lines adds it first.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from pcsim.kernels import Array, Relaxation
 from pcsim.kernels.dense import DenseSynapses
 from pcsim.kernels.layout import LEAKS
-from pcsim.kernels.loops import compiled, scaled_copy
+from pcsim.kernels.loops import Function, absolute_sum, compiled, scaled_copy
 
 Indices = NDArray[np.int64]
 
 if TYPE_CHECKING:
     from pcsim.kernels.cpu import CpuKernels
+
+
+@dataclass(frozen=True, eq=False)
+class Update:
+    """What one sample teaches a weight: lines += scale · senders receiversᵀ.
+
+    Attributes:
+        lines: (n, m).
+        senders: (n,).
+        receivers: (m,).
+        scale: step size.
+    """
+
+    lines: Array
+    senders: Array
+    receivers: Array
+    scale: float
+
+    def apply(self, first: int, last: int) -> None:
+        """Change the lines from first to last."""
+        learn(self.lines[first:last], self.senders[first:last], self.receivers, self.scale)
+
+
+class Postponed:
+    """Updates that wait for the next prediction through their weight, one for each."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, tuple[Array, Update]] = {}
+        self.allowed = False
+
+    def put(self, weight: Array, update: Update) -> None:
+        """Let an update wait; the one before must have been taken."""
+        self._waiting[id(weight)] = weight, update  # kept alive, so that its number stays its own
+
+    def take(self, weight: Array) -> Update | None:
+        """Return the update that waits for a weight, which then waits no longer."""
+        return self._waiting.pop(id(weight), (weight, None))[1]
+
+    @contextmanager
+    def until_the_end(self, apply: Callable[[Update], None]) -> Iterator[None]:
+        """Allow updates to wait in this block; what still waits as it ends is applied."""
+        self.allowed = True
+        try:
+            yield
+        finally:
+            self.allowed = False
+            while self._waiting:
+                apply(self._waiting.popitem()[1][1])
 
 
 @dataclass(frozen=True)
@@ -35,15 +89,28 @@ class OnlineSynapses(DenseSynapses):
         """Return the weight line by line: a copy, unless it lies so."""
         return np.asfortranarray(weight)
 
+    def settled(self, weight: Array) -> Array:
+        """Return the weight after the update that was put off, if there is one."""
+        late = self.kernels.postponed.take(weight)
+        if late is not None:
+            self.kernels.apply(late)
+        return weight
+
     def predict(self, activity: Array, weight: Array, bias: Array, out: Array) -> None:
         """p_{l+1} = W_l f(ĥ_l) + b_l, from the neurons that are not silent."""
         if not by_lines(weight):
             super().predict(activity, weight, bias, out)
             return
         rates, lines, into = self.kernels.rates(self.activation, activity)[:, 0], weight.T, out[0]
+        late = self.kernels.postponed.take(weight)
 
         def part(first: int, last: int) -> None:
-            predict(lines, rates, bias, into, first, last)
+            if late is None:
+                predict(lines, rates, bias, into, first, last)
+            else:
+                learn_and_predict(
+                    lines, late.senders, late.receivers, late.scale, rates, bias, into, first, last
+                )
 
         self.kernels.share(part, len(into), weight.size)
 
@@ -86,9 +153,8 @@ class RectifiedSynapses(OnlineSynapses):
         """Equation (2), then p_{l+1} = W_l f(ĥ_l) + b_l."""
         leak = LEAKS[self.activation]
         opens = 0.0 if leak == 0 else -np.inf
-        rates = self.kernels.scratch("rates", activity.shape[::-1], activity.dtype)[:, 0]
         rows = (weight.T, activity[0], error[0], error_above[0], bias)
-        relax_and_predict(*rows, constants, leak, opens, rates, out[0])
+        relax_and_predict(*rows, constants, leak, opens, out[0])
 
 
 def by_lines(weight: Array) -> bool:
@@ -96,25 +162,48 @@ def by_lines(weight: Array) -> bool:
     return weight.flags.f_contiguous
 
 
-@compiled
-def add_four(
-    lines: Array, rates: Array, sending: Indices, turn: int, out: Array, first: int, last: int
-) -> None:
-    """Add rate times line of four neurons at once, so that sums are read and written less often."""
-    i, j, k, l = sending[turn], sending[turn + 1], sending[turn + 2], sending[turn + 3]  # noqa: E741
-    a, b, c, d = rates[i], rates[j], rates[k], rates[l]
-    one, two = lines[i, first:last], lines[j, first:last]
-    three, four, into = lines[k, first:last], lines[l, first:last], out[first:last]
-    for target in range(len(into)):
-        into[target] += (a * one[target] + b * two[target]) + (c * three[target] + d * four[target])
+def in_order(function: Function) -> Function:
+    """Compile a loop whose sums keep their order: the bits do not depend on how many lines it adds."""
+    jit = numba.njit(cache=True, fastmath={"contract"}, error_model="numpy", nogil=True)
+    return cast("Function", jit(function))
 
 
-@compiled
-def add_one(lines: Array, rate: float, neuron: int, out: Array, first: int, last: int) -> None:
-    """Add rate times line of one neuron."""
-    line, into = lines[neuron, first:last], out[first:last]
+@in_order
+def add_line(line: Array, rate: float, into: Array) -> None:
+    """Into += rate · line."""
     for target in range(len(into)):
         into[target] += rate * line[target]
+
+
+@in_order
+def add_four(lines: Array, rates: Array, sending: Indices, into: Array, first: int, last: int) -> None:
+    """Do what `add_line` does for four neurons: sums are read and written less often, the bits are the same.
+
+    Args:
+        lines: (n, m).
+        rates: of the four.
+        sending: which neurons they are.
+        into: the sums from first to last.
+        first: of the targets.
+        last: of the targets, exclusive.
+    """
+    a, b, c, d = rates[0], rates[1], rates[2], rates[3]
+    one, two = lines[sending[0], first:last], lines[sending[1], first:last]
+    three, four = lines[sending[2], first:last], lines[sending[3], first:last]
+    for target in range(len(into)):
+        total = into[target] + a * one[target]
+        total += b * two[target]
+        total += c * three[target]
+        into[target] = total + d * four[target]
+
+
+@in_order
+def add_rest(
+    lines: Array, rates: Array, sending: Indices, count: int, into: Array, first: int, last: int
+) -> None:
+    """Add the lines of fewer than four neurons."""
+    for turn in range(count):
+        add_line(lines[sending[turn], first:last], rates[turn], into)
 
 
 @compiled
@@ -129,18 +218,45 @@ def receive(line: Array, error: Array) -> np.floating[Any]:
 @compiled
 def predict(lines: Array, rates: Array, bias: Array, out: Array, first: int, last: int) -> None:
     """Out = linesᵀ rates + bias, for the targets from first to last; (n, m), (n,), (m,) → (m,)."""
-    sending = np.empty(len(rates), np.int64)
-    count = 0
+    into, sending, four, count = out[first:last], np.empty(4, np.int64), np.empty(4, rates.dtype), 0
+    into[:] = bias[first:last]
     for neuron in range(len(rates)):
-        sending[count] = neuron
-        count += rates[neuron] != 0
-    for target in range(first, last):
-        out[target] = bias[target]
-    whole = count - count % 4
-    for turn in range(0, whole, 4):
-        add_four(lines, rates, sending, turn, out, first, last)
-    for turn in range(whole, count):
-        add_one(lines, rates[sending[turn]], sending[turn], out, first, last)
+        if rates[neuron] != 0:
+            sending[count], four[count] = neuron, rates[neuron]
+            count += 1
+        if count == 4:
+            add_four(lines, four, sending, into, first, last)
+            count = 0
+    add_rest(lines, four, sending, count, into, first, last)
+
+
+@in_order
+def learn_and_predict(
+    lines: Array,
+    senders: Array,
+    receivers: Array,
+    scale: float,
+    rates: Array,
+    bias: Array,
+    out: Array,
+    first: int,
+    last: int,
+) -> None:
+    """`learn`, then `predict`, for the targets from first to last: each line is read and written once."""
+    into, error = out[first:last], receivers[first:last]
+    into[:] = bias[first:last]
+    for neuron in range(len(rates)):
+        change, rate = lines.dtype.type(scale) * senders[neuron], rates[neuron]
+        line = lines[neuron, first:last]
+        if change != 0 and rate != 0:
+            for target in range(len(into)):
+                weight = line[target] + change * error[target]
+                line[target] = weight
+                into[target] += rate * weight
+        elif change != 0:
+            add_line(error, change, line)
+        elif rate != 0:
+            add_line(line, rate, into)
 
 
 @compiled
@@ -162,10 +278,9 @@ def relax_and_predict(
     constants: Relaxation,
     leak: float,
     opens: float,
-    rates: Array,
     out: Array,
 ) -> None:
-    """`feedback`, equation (2), f and `predict`, neuron by neuron: each line is read once.
+    """`feedback`, equation (2), f and `predict`, a few neurons at a time: each line is read once.
 
     Args:
         lines: (n, m).
@@ -176,16 +291,13 @@ def relax_and_predict(
         constants: of equation (2).
         leak: slope of f below 0.
         opens: activity above which feedback counts.
-        rates: scratch for f(ĥ_l), (n,).
         out: p_{l+1}, (m,).
     """
     number = activity.dtype.type
     k, own, above = number(constants.step), number(constants.precision), number(constants.precision_above)
     cost, factor = number(constants.activity_decay), number(leak)
-    sending = np.empty(len(activity), np.int64)
-    count = done = 0
-    for target in range(len(out)):
-        out[target] = bias[target]
+    sending, four, count = np.empty(4, np.int64), np.empty(4, activity.dtype), 0
+    out[:] = bias
     for neuron in range(len(activity)):
         value, back = activity[neuron], number(0)
         if value > opens:
@@ -193,14 +305,47 @@ def relax_and_predict(
         slope = number(1) if value > 0 else factor
         value += k * (slope * (back - cost * slope * value) - own * error[neuron])
         activity[neuron] = value
-        rates[neuron] = value if value > 0 else factor * value
-        sending[count] = neuron
-        count += rates[neuron] != 0
-        if count == done + 4:
-            add_four(lines, rates, sending, done, out, 0, len(out))
-            done = count
-    for turn in range(done, count):
-        add_one(lines, rates[sending[turn]], sending[turn], out, 0, len(out))
+        rate = value if value > 0 else factor * value
+        if rate != 0:
+            sending[count], four[count] = neuron, rate
+            count += 1
+        if count == 4:
+            add_four(lines, four, sending, out, 0, len(out))
+            count = 0
+    add_rest(lines, four, sending, count, out, 0, len(out))
+
+
+@compiled
+def weigh(
+    activity: Array,
+    error: Array,
+    bias: Array,
+    leak: float,
+    scale: float,
+    senders: Array,
+    receivers: Array,
+) -> float:
+    """Copy both factors of an outer product, let the bias learn; return Σ|[e fᵀ, e]|.
+
+    The norm of an outer product is the product of the norms.
+
+    Args:
+        activity: ĥ_l, (n,).
+        error: e_{l+1}, (m,).
+        bias: changed by scale · error; (m,).
+        leak: slope of f below 0.
+        scale: step size.
+        senders: set to f(ĥ_l), (n,).
+        receivers: set to e_{l+1}, (m,).
+    """
+    number = senders.dtype.type
+    for neuron in range(len(senders)):
+        value = activity[neuron]
+        senders[neuron] = value if value > 0 else number(leak) * value
+    for neuron in range(len(receivers)):
+        receivers[neuron] = error[neuron]
+        bias[neuron] += number(scale) * error[neuron]
+    return float(absolute_sum(receivers)) * (float(absolute_sum(senders)) + 1)
 
 
 @compiled
@@ -209,9 +354,7 @@ def learn(lines: Array, senders: Array, receivers: Array, scale: float) -> None:
     for neuron in range(len(senders)):
         change = lines.dtype.type(scale) * senders[neuron]
         if change != 0:
-            line = lines[neuron]
-            for target in range(len(receivers)):
-                line[target] += change * receivers[target]
+            add_line(receivers, change, lines[neuron])
 
 
 def compile_all(dtype: str) -> None:
@@ -224,8 +367,9 @@ def compile_all(dtype: str) -> None:
         sent = row.copy()
         sent.flags.writeable = writeable
         feedback(table, sent, row, 0.0, row.copy(), 0, 2)
-        learn(table, row, sent, 1.0)
         given = table, row.copy(), row, sent, row
-        relax_and_predict(*given, Relaxation(1.0, 1.0, 1.0, 1.0), 1.0, 0.0, row.copy(), row.copy())
-        learn(table, sent, row, 1.0)
+        relax_and_predict(*given, Relaxation(1.0, 1.0, 1.0, 1.0), 1.0, 0.0, row.copy())
+        weigh(row, sent, row.copy(), 1.0, 1.0, row.copy(), row.copy())
+    learn(table, row, row.copy(), 1.0)
     predict(table, row, row, row.copy(), 0, 2)
+    learn_and_predict(table, row, row.copy(), 1.0, row.copy(), row.copy(), row.copy(), 0, 2)

@@ -8,6 +8,7 @@ are (batch, n); weight l is (n_{l+1}, n_l), bias l is (n_{l+1},). Arguments name
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 from scipy.special import erf, expit, logsumexp, softmax, xlogy
@@ -57,6 +58,11 @@ def derivative(name: ActivationName, activity: Array) -> Array:
 def _normal_cdf(values: Array) -> Array:
     """Return the standard normal distribution function, from which gelu is made."""
     return np.asarray(0.5 * (1 + erf(values / np.sqrt(2).astype(values.dtype))))
+
+
+def postponing() -> AbstractContextManager[None]:
+    """Nothing is put off here; see `Kernels`."""
+    return nullcontext()
 
 
 def mini_batch(shape: tuple[int, int], dtype: np.dtype[np.floating]) -> Array:

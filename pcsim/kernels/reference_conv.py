@@ -33,6 +33,10 @@ class ReferenceConvolution:
         """Return the weight as it is."""
         return weight
 
+    def settled(self, weight: Array) -> Array:
+        """See `Synapses`."""
+        return weight
+
     def predict(self, activity: Array, weight: Array, bias: Array, out: Array) -> None:
         """p_{l+1} = pool(f(conv(ĥ_l; W_l) + b_l)); weight (channels, terms)."""
         flat = self._patches(activity) @ weight.T + bias

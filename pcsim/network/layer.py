@@ -106,7 +106,7 @@ class Layer:
         self.magnitude: SupportsFloat = 0.0
         if connection is not None and parameters is not None:
             self.synapses = connection.synapses(kernels, batch, dtype)
-            self.weight = self.synapses.place(as_matrix(parameters[0]))
+            self._weight = self.synapses.place(as_matrix(parameters[0]))
             self.bias = kernels.to_device(parameters[1])
             if learner is not None:
                 learner.place(kernels, self.synapses)
@@ -114,6 +114,15 @@ class Layer:
             self.feedback = kernels.mini_batch((batch, traits.size), dtype)
         else:
             self.correction = kernels.mini_batch((batch, traits.size), dtype)
+
+    @property
+    def weight(self) -> Array:
+        """W_l with all that it has learnt; see `pcsim.kernels.Kernels.postponing`."""
+        return self.synapses.settled(self._weight)
+
+    @weight.setter
+    def weight(self, weight: Array) -> None:
+        self._weight = weight
 
     @property
     def memory(self) -> tuple[Array, ...]:
@@ -153,7 +162,7 @@ class Layer:
 
     def predict(self) -> Array:
         """Form and return p_{l+1}: W_l f(ĥ_l) + b_l, or through a convolution."""
-        self.synapses.predict(self.activity, self.weight, self.bias, self.outgoing)
+        self.synapses.predict(self.activity, self._weight, self.bias, self.outgoing)
         return self.outgoing
 
     def compare(self) -> Array:

@@ -164,13 +164,14 @@ def train(
     begun = time.perf_counter() - before
     for epoch in range(len(results) + 1, epochs + 1):
         energies = []
-        for inputs, targets in batches(dataset, batch, rng, shuffle, network.dtype):
-            with np.errstate(all="ignore"):  # what overflows is found and named by the check
-                engine.step(inputs, targets)
-            statistics.check_finite()
-            energies.append(statistics.free_energy[-1].sum())
-            after_step(steps)
-            steps += 1
+        with engine.layers[0].kernels.postponing():
+            for inputs, targets in batches(dataset, batch, rng, shuffle, network.dtype):
+                with np.errstate(all="ignore"):  # what overflows is found and named by the check
+                    engine.step(inputs, targets)
+                statistics.check_finite()
+                energies.append(statistics.free_energy[-1].sum())
+                after_step(steps)
+                steps += 1
         network.gather(engine.layers)
         with np.errstate(all="ignore"):
             accuracy, loss = evaluate(network, dataset, engine.layers[0].kernels)

@@ -1,15 +1,25 @@
 """Mini-batches of one, driven by events, against the reference."""
 
+from contextlib import nullcontext, suppress
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import pcsim
+from pcsim.engine.event import EventEngine
+from pcsim.errors import ShapeError
+from pcsim.hardware.clock import unit
 from pcsim.kernels import reference
 from pcsim.kernels.cpu import CpuKernels
 
 ACTIVATIONS = ["relu", "tanh", "sigmoid", "leaky_relu", "gelu", "identity"]
 SIZES = [(5, 3), (7, 11), (64, 10), (129, 65), (300, 260)]  # inputs, outputs
+
+
+def event_engine(program, layers):
+    """Return an event engine with unit times."""
+    return EventEngine(program, layers, unit(), 1)
 
 
 @pytest.fixture(params=[1, 2], ids=["one thread", "two threads"])
@@ -107,3 +117,60 @@ def test_batch_size_may_change():
         assert_allclose(ours[0], expected[0], rtol=1e-12, atol=1e-14)
     inputs = np.random.default_rng(4).random((5, 6))
     assert_allclose(networks[0].predict(inputs, CpuKernels()), networks[1].predict(inputs), rtol=1e-12)
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh", "leaky_relu"])
+@pytest.mark.parametrize("rule", [pcsim.SGD(0.1), pcsim.MQ(1e-2), pcsim.NLMS(), pcsim.Adam(1e-2)], ids=repr)
+@pytest.mark.parametrize("make_engine", [pcsim.FastEngine, event_engine], ids=["fast", "event"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_postponed_learning_is_the_same(cpu, activation, rule, make_engine, dtype):
+    """Updates that wait for the next prediction leave the same bits, in one block or cut into several."""
+    found = []
+    for blocks in ([], [6], [1, 3, 2]):
+        network = pcsim.Network.dense([37, 70, 33, 4], activation=activation, dtype=dtype, seed=1)
+        program = pcsim.Program.build(network, pcsim.Schedule("sequential", iterations=2))
+        engine = make_engine(program, network.layers(1, rule, cpu))
+        rng = np.random.default_rng(2)
+        for steps in blocks or [1] * 6:
+            with cpu.postponing() if blocks else nullcontext():
+                for _ in range(steps):
+                    inputs = np.maximum(rng.standard_normal((1, 37)), 0).astype(dtype)
+                    engine.step(inputs, np.eye(4, dtype=dtype)[rng.integers(0, 4, 1)])
+        found.append([array for pair in network.parameters for array in pair])
+    for others in found[1:]:
+        for ours, expected in zip(others, found[0], strict=True):
+            assert_array_equal(ours, expected)
+
+
+def test_a_layer_always_shows_what_it_has_learnt():
+    """Whoever looks at a weight while updates wait sees it complete; an exception loses none."""
+    cpu, weights = CpuKernels(), []
+    for block in (nullcontext, cpu.postponing):
+        network = pcsim.Network.dense([6, 9, 4], seed=1)
+        program = pcsim.Program.build(network, pcsim.Schedule("sequential", iterations=1))
+        engine = pcsim.FastEngine(program, network.layers(1, pcsim.SGD(0.1), cpu))
+        inputs, target = np.linspace(-1, 1, 6, dtype="float32")[None], np.eye(4, dtype="float32")[:1]
+        seen = []
+        with suppress(ShapeError), block():
+            for step in range(3):
+                engine.step(inputs, target)
+                if step == 1:
+                    seen.extend(unit.weight.copy() for unit in engine.layers[:-1])
+            engine.step(inputs[:, 1:], target)
+        weights.append([*seen, *(weight for weight, _ in network.parameters)])
+    for ours, expected in zip(*weights, strict=True):
+        assert_array_equal(ours, expected)
+
+
+def test_updates_do_wait(monkeypatch):
+    """The two tests above would pass if nothing were ever put off."""
+    applied, cpu = [], CpuKernels()
+    monkeypatch.setattr(cpu, "apply", applied.append)
+    network = pcsim.Network.dense([6, 9, 4], seed=1)
+    program = pcsim.Program.build(network, pcsim.Schedule("sequential", iterations=1))
+    engine = pcsim.FastEngine(program, network.layers(1, pcsim.MQ(0.1), cpu))
+    with cpu.postponing():
+        for _ in range(3):
+            engine.step(np.ones((1, 6), "float32"), np.eye(4, dtype="float32")[:1])
+        assert not applied
+    assert len(applied) == 2
