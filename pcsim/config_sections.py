@@ -169,6 +169,13 @@ class ScheduleConfig(Section):
         default="harmonic",
         description="harmonic: iteration t takes step_size / (1 + t); none: always step_size",
     )
+    precisions: Literal["constant", "theorem 1", "theorem 1 as printed", "theorem 1 with printed decay"] = (
+        Field(
+            default="constant",
+            description="constant: network.precision; theorem 1: refreshed from the state of one sample, "
+            "beta is network.proximal_step; as printed in the paper; or with its decay only (docs/theory.md)",
+        )
+    )
 
 
 class SgdConfig(Section):

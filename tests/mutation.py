@@ -27,6 +27,7 @@ CHANNELS, FORMATS = "tests/engine/test_channels.py", "tests/schedule/test_number
 EVENT, GOLDEN = "tests/engine/test_event.py", "tests/engine/test_golden.py"
 CPU = "tests/kernels/test_cpu.py"
 CONV, CONV_ENGINES = "tests/kernels/test_conv.py", "tests/engine/test_conv.py"
+PRECISIONS = "tests/schedule/test_precisions.py"
 OWN = "tests/engine/test_own_orders.py"
 ALL = (KERNELS, LEARNING, NETWORK, PROGRAM, LOCALITY, ENGINES, ENERGY, EVENT, GOLDEN, OWN)
 SECONDS = 240
@@ -83,6 +84,10 @@ convolution, conv_loops = of("kernels/reference_conv.py", CONV), of("kernels/con
 cpu_conv, connection = of("kernels/cpu_conv.py", CONV), of("network/connection.py", NETWORK)
 conv_network = of("network/network.py", "tests/network/test_conv.py", CONV_ENGINES)
 conv_operation = of("schedule/operation.py", CONV_ENGINES)
+conv_steps = of("kernels/conv_steps.py", CONV)
+precisions = of("schedule/precisions.py", PRECISIONS)
+refreshed_layer = of("network/layer.py", PRECISIONS)
+refreshed_program = of("schedule/program.py", PRECISIONS)
 conv_program = of("schedule/program.py", CONV_ENGINES)
 
 BUGS = [
@@ -197,10 +202,23 @@ BUGS = [
     conv_loops("run[sample] += share[sample]", "run[sample] = share[sample]"),
     conv_loops("rates[place] > rates[winner]", "rates[place] >= rates[winner]"),
     conv_loops("open_, shut = number(scale), number(scale * leak)", "open_, shut = number(1), number(leak)"),
-    cpu_conv("z[:, place * batch : place * batch + seen.shape[1]]", "z[:, : seen.shape[1]]"),
-    cpu_conv("provider.feedback(delta[:, columns], weight, shares, first * area)", "provider.feedback(delta[:, columns], weight, shares, 0)"),
-    cpu_conv("conv_loops.fold(shares, self._sizes, batch, place, first, image)", "conv_loops.fold(shares, self._sizes, batch, 0, first, image)"),
-    cpu_conv("min(place + self._places, last)", "place + self._places"),
+    cpu_conv("z[:, place * batch : until * batch]", "z[:, : (until - place) * batch]"),
+    cpu_conv("weight, shares, start * area)", "weight, shares, 0)"),
+    cpu_conv("fold(shares, self._sizes, self._batch, place, image", "fold(shares, self._sizes, self._batch, 0, image"),
+    cpu_conv("min(place + step, last)", "place + step"),
+    cpu_conv("use(start * area, total)", "use(0, total)"),
+    cpu_conv("step, precision, decay, 1.0)", "step, precision, 0.0, 1.0)"),
+    cpu_conv("use(slice(start * pixels, (start + channels) * pixels), image)", "use(slice(0, channels * pixels), image)"),
+    conv_loops("line[term] += scale * change", "line[term] = scale * change"),
+    conv_steps("rate / batch, norms", "rate, norms"),
+    precisions("output_power=-1, decay=1.0", "output_power=1, decay=1.0"),
+    precisions("output_power=0, decay=-1.0", "output_power=0, decay=1.0"),
+    refreshed_layer("1 / float(self.norm_below[0])", "1 / norm"),
+    refreshed_layer("decay * squared / norm**2", "decay * squared / norm"),
+    refreshed_layer("above / norm, self.feedback", "above, self.feedback"),
+    refreshed_layer("(1 - traits.mix) * float(self.norm_below[0])", "(1 - traits.mix)"),
+    refreshed_program("told.discard(layer)", "told.clear()"),
+    refreshed_program("1 if told else 2", "2"),
     conv_network("one.layer.result if isinstance(one, Conv)", "one.layer.image if isinstance(one, Conv)"),
     conv_network('np.array(weight, dtype, order="C")', "np.array(weight, dtype)"),
     conv_operation("self._memory(layer),\n            MessageKind.PREDICTION", "frozenset(),\n            MessageKind.PREDICTION"),

@@ -67,6 +67,7 @@ class Oracle:
     r: float = 1e-6
     rho: float = 0.9999
     v: list = field(default_factory=list)
+    precisions: str = "constant"
     n: int = 0
     moments: list = field(default_factory=list)
 
@@ -92,17 +93,34 @@ class Oracle:
     def error(self, a, layer):
         return a[layer] - self.prediction(a, layer)
 
+    def norm(self, a, layer):
+        """N_l of Theorem 1, for one sample; the 1 is the bias's input."""
+        return (self.f(layer, a[layer]) ** 2).sum() + 1
+
     def clamp(self, a, y):
-        a[self.L] = (1 - self.mix) * y + self.mix * self.prediction(a, self.L)
+        mix = self.mix
+        if self.precisions != "constant":
+            beta = 1 / self.mix - 1
+            mix = 1 / (1 + beta * self.norm(a, self.L - 1))
+        a[self.L] = (1 - mix) * y + mix * self.prediction(a, self.L)
+
+    def refreshed(self, a, layer):
+        """γ_l, γ_{l+1} and γ_l^decay of Theorem 1, times β, as derived or with the paper's misprints."""
+        at_output = self.precisions == "theorem 1 as printed" and layer == self.L - 1
+        above = (1 / (1 / self.mix - 1) if at_output else 1) / self.norm(a, layer)
+        sign = -1 if self.precisions == "theorem 1" else 1
+        decay = sign * (self.error(a, layer + 1) ** 2).sum() / self.norm(a, layer) ** 2
+        return 1 / self.norm(a, layer - 1), above, decay
 
     def delta(self, a, layer, k):
         """Δĥ_l with every error formed afresh from the activities handed in."""
         h = a[layer]
-        back = self.df(layer, h) * (
-            (self.precision[layer + 1] * self.error(a, layer + 1)) @ self.weights[layer]
-        )
-        own = self.precision[layer] * self.error(a, layer)
-        return k * (back - own - self.decay[layer] * self.df(layer, h) * self.f(layer, h))
+        precision, above, decay = self.precision[layer], self.precision[layer + 1], self.decay[layer]
+        if self.precisions != "constant":
+            precision, above, decay = self.refreshed(a, layer)
+        back = self.df(layer, h) * ((above * self.error(a, layer + 1)) @ self.weights[layer])
+        own = precision * self.error(a, layer)
+        return k * (back - own - decay * self.df(layer, h) * self.f(layer, h))
 
     def start(self, x, y):
         a = [x]

@@ -23,8 +23,9 @@ Wires = list[tuple[dict[MessageKind, Array], MessageKind, Array]]  # an inbox, a
 class FastEngine:
     """The shortest way through a program: buffers are wired once, then operations only fill them.
 
-    A prediction is formed right in the inbox that it is sent to. An error has a life of its own at its
-    layer, so sending it is one copy. Where messages go through channels, receivers keep copies of their own.
+    A prediction is formed right in the inbox that it is sent to, and so is an error, unless the layer below
+    may read one that its layer no longer holds: then sending it is one copy. Where messages go through
+    channels, receivers keep copies of their own.
 
     Attributes:
         layers: the units that it runs.
@@ -48,7 +49,7 @@ class FastEngine:
         channels.faults.check_timeless()
         self._channels = ChannelSet(channels, program.network, len(layers[0].activity), layers)
         self.carried = Carried()
-        self._wires = self._own_copies() if channels.carry else self._shared_buffers()
+        self._wires = self._own_copies() if channels.carry else self._shared_buffers(program)
         self._connect()
         watched = program.last_writes if observers else frozenset()
         fused = {} if channels.active else fusion.pairs(program, layers)
@@ -103,20 +104,15 @@ class FastEngine:
             self._channels.restore(arrays, facts["channels"])
             self.carried = Carried(**facts["carried"])
 
-    def _shared_buffers(self) -> Wires:
+    def _shared_buffers(self, program: Program) -> Wires:
         """Return the buffers that senders form predictions in and receivers read, and those of errors."""
-        return [
-            wire
-            for below, above in pairwise(self.layers)
-            for wire in (
-                (above.inbox, MessageKind.PREDICTION, below.outgoing),
-                (
-                    below.inbox,
-                    MessageKind.ERROR,
-                    above.kernels.mini_batch(above.error.shape, above.error.dtype),
-                ),
-            )
-        ]
+        wires: Wires = []
+        for below, above in pairwise(self.layers):
+            wires.append((above.inbox, MessageKind.PREDICTION, below.outgoing))
+            same = above.traits.index in program.tells_what_it_keeps
+            error = above.error if same else above.kernels.mini_batch(above.error.shape, above.error.dtype)
+            wires.append((below.inbox, MessageKind.ERROR, error))
+        return wires
 
     def _own_copies(self) -> Wires:
         """Return buffers that belong to the receivers alone."""

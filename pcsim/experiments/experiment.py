@@ -28,6 +28,7 @@ from pcsim.hardware.machine import load_machine
 from pcsim.learning import MQ, NLMS, SGD, Adam, LearningRule
 from pcsim.network.network import Network
 from pcsim.schedule.channel import PLAIN, Channels, Dead, Faults, Messages, Rounding
+from pcsim.schedule.precisions import CONSTANT, check_mini_batch, check_precisions
 from pcsim.schedule.program import Schedule
 from pcsim.tracing.probes import Probe
 from pcsim.tracing.writer import WAITING_BYTES, Storage
@@ -84,6 +85,14 @@ class Experiment:
             refuse_unless(
                 type(number) is int and number >= least, name, number, f"a whole number from {least}"
             )
+        precisions = self.schedule.precisions
+        check_precisions(precisions, self.network)
+        check_mini_batch(precisions, self.batch)
+        if precisions != CONSTANT and self.channels.active:
+            raise ConfigurationError(
+                f"schedule.precisions = '{precisions}': expected a model without messages, states and "
+                "faults, as norms and predictions share a link"
+            )
 
     @property
     def training_steps(self) -> int:
@@ -98,6 +107,7 @@ class Experiment:
         """Return everything that decides the numbers, fit for JSON, whether or not there was a model file."""
         network, schedule = self.network, self.schedule
         constants = ("activation", "output", "mix", "precision", "activity_decay")
+        refreshed = {} if schedule.precisions == CONSTANT else {"precisions": schedule.precisions}
         channels = {"channels": self.channels.describe()} if self.channels.active else {}
         return {
             "network": {name: [getattr(one, name) for one in network.traits] for name in constants}
@@ -113,7 +123,8 @@ class Experiment:
                 "iterations": schedule.iterations,
                 "step_size": schedule.step_size,
                 "step_decay": schedule.step_decay,
-            },
+            }
+            | refreshed,
             "learning": repr(self.rule),
             "data": self.dataset.name,
             "training": {name: getattr(self, name) for name in ("batch", "epochs", "seed", "shuffle")},

@@ -19,11 +19,12 @@ from pcsim.errors import DataError
 from pcsim.experiments.run import EngineName
 from pcsim.hardware.clock import unit
 from pcsim.kernels.backends import make_kernels
-from pcsim.learning import MQ, SGD, Adam, LearningRule
+from pcsim.learning import MQ, NLMS, SGD, Adam, LearningRule
 from pcsim.learning.mq import MQLearner
 from pcsim.network.layer import Layer
 from pcsim.network.network import Network
 from pcsim.schedule.operation import Operation
+from pcsim.schedule.precisions import CONSTANT
 from pcsim.schedule.program import Program, Schedule
 
 Case = Mapping[str, npt.NDArray[Any]]
@@ -97,7 +98,13 @@ def verify(
     case, kernels = _load(path), make_kernels(backend, "float64")
     network = _network(case)
     decay: Any = str(case["step_decay"])  # checked by Schedule
-    schedule = Schedule(str(case["order"]), int(case["iterations"]), float(case["step_size"]), decay)
+    schedule = Schedule(
+        str(case["order"]),
+        int(case["iterations"]),
+        float(case["step_size"]),
+        decay,
+        str(case.get("precisions", CONSTANT)),
+    )
     program = Program.build(network, schedule)
     units = network.layers(int(case["batch"]), _rule(case, path), kernels)
     states, statistics = _States(), Statistics(schedule.iterations, network.top)
@@ -202,5 +209,7 @@ def _rule(case: Case, path: str | PathLike[str]) -> LearningRule:
             return SGD(rate)
         case "adam":
             return Adam(rate)
+        case "nlms":
+            return NLMS()
         case other:
-            raise DataError(f"{path}: optimizer '{other}': expected mq, sgd or adam")
+            raise DataError(f"{path}: optimizer '{other}': expected mq, sgd, adam or nlms")

@@ -7,13 +7,15 @@ is cut out before its loop: with an index that might be negative, the compiler w
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pcsim.architecture import ConvLayer
 from pcsim.kernels import Array
-from pcsim.kernels.loops import compiled
+from pcsim.kernels.loops import adam, compiled
+
+SIGN: Any = np.int8  # of what keeps a sign only; elsewhere arrays are floating
 
 
 class Sizes(NamedTuple):
@@ -47,11 +49,14 @@ class Sizes(NamedTuple):
 
 
 @compiled
-def patches(image: Array, sizes: Sizes, batch: int, first: int, out: Array) -> None:
-    """Out = what windows from place `first` on see of the image; (terms, places · batch)."""
-    channels, height, width = sizes.image
+def patches(image: Array, sizes: Sizes, batch: int, first: int, channel: int, out: Array) -> None:
+    """Out = what windows from place `first` on see of the image; (terms, places · batch).
+
+    The terms are those of as many channels as there are lines for, from `channel` on.
+    """
+    _, height, width = sizes.image
     places, line = out.shape[1] // batch, 0
-    for channel in range(channels):
+    while line < out.shape[0]:
         for i in range(sizes.kernel):
             for j in range(sizes.kernel):
                 for n in range(places):
@@ -62,16 +67,17 @@ def patches(image: Array, sizes: Sizes, batch: int, first: int, out: Array) -> N
                     for sample in range(batch):
                         run[sample] = seen[sample]
                 line += 1
+        channel += 1
 
 
 @compiled
-def fold(shares: Array, sizes: Sizes, batch: int, first: int, channel: int, image: Array) -> None:
+def fold(shares: Array, sizes: Sizes, batch: int, first: int, image: Array) -> None:
     """Add what windows from place `first` on gave to each pixel: the transpose of `patches`.
 
-    Shares are (terms, places · batch), of as many channels as there are, from `channel` on.
+    Shares are (terms, places · batch), of as many channels as the image has.
     """
     _, height, width = sizes.image
-    places, line = shares.shape[1] // batch, 0
+    places, line, channel = shares.shape[1] // batch, 0, 0
     while line < shares.shape[0]:
         for i in range(sizes.kernel):
             for j in range(sizes.kernel):
@@ -87,12 +93,79 @@ def fold(shares: Array, sizes: Sizes, batch: int, first: int, channel: int, imag
 
 
 @compiled
-def gate(z: Array, error: Array, leak: float, scale: float, out: Array) -> None:
-    """Out = scale · f'(z) ⊙ error, for f that is linear on either side of 0."""
+def gate(z: Array, error: Array, leak: float, scale: float, first: int, out: Array) -> None:
+    """Out = scale · f'(z) ⊙ error, for f that is linear on either side of 0.
+
+    Out is (channels, columns), those from `first` on of the flat z and error; of z the sign is enough.
+    """
     number = out.dtype.type
     open_, shut = number(scale), number(scale * leak)
-    for i in range(out.size):
-        out[i] = (open_ if z[i] > 0 else shut) * error[i]
+    width = z.size // out.shape[0]
+    for channel in range(out.shape[0]):
+        start = channel * width + first
+        signs, errors = z[start : start + out.shape[1]], error[start : start + out.shape[1]]
+        line = out[channel]
+        for i in range(line.size):
+            line[i] = (open_ if signs[i] > 0 else shut) * errors[i]
+
+
+@compiled
+def fire(values: Array, leak: float, signs: Array) -> None:
+    """Values = f(values), flat, in place, for f that is linear on either side of 0; keep which are above."""
+    factor = values.dtype.type(leak)
+    for i in range(values.size):
+        above = values[i] > 0
+        signs[i] = above
+        values[i] = values[i] if above else factor * values[i]
+
+
+@compiled
+def add_turned(weight: Array, total: Array, first: int, area: int, factor: float, norms: Array) -> None:
+    """Add factor · totalᵀ, (some terms, channels), to the weight, (channels, terms), from term `first` on.
+
+    `norms` gets Σ|total| of each `area` terms, so that sums do not depend on how many come at once.
+    """
+    number = weight.dtype.type
+    scale = number(factor)
+    for part in range(total.shape[0] // area):
+        norm = 0.0
+        for row in range(weight.shape[0]):
+            line = weight[row, first + part * area : first + (part + 1) * area]
+            shares = number(0)
+            for term in range(area):
+                change = total[part * area + term, row]
+                shares += abs(change)
+                line[term] += scale * change
+            norm += float(shares)
+        norms[part] = norm
+
+
+@compiled
+def adam_turned(
+    weight: Array,
+    total: Array,
+    first: int,
+    area: int,
+    first_moment: Array,
+    second_moment: Array,
+    mean: float,
+    constants: tuple[float, float, float, float, float, float],
+    norms: Array,
+) -> None:
+    """One Adam step on the columns of the weight from `first` on, as `add_turned`; norms get Σ|Δ|."""
+    gradient = np.empty(area, total.dtype)
+    for part in range(total.shape[0] // area):
+        norm, start = 0.0, first + part * area
+        for row in range(weight.shape[0]):
+            for term in range(area):
+                gradient[term] = total[part * area + term, row]
+            line, moment, square = (
+                weight[row, start : start + area],
+                first_moment[row, start : start + area],
+                second_moment[row, start : start + area],
+            )
+            norm += float(adam(line, gradient, moment, square, mean, *constants))
+        norms[part] = norm
 
 
 @compiled
@@ -174,14 +247,19 @@ def max_unpool(error: Array, rates: Array, sizes: Sizes, batch: int, out: Array)
 def compile_all(dtype: str) -> None:
     """Compile, or load from disk, every loop for one type of numbers, by calling it on tiny arrays."""
     sizes = Sizes.of(ConvLayer((1, 2, 2), 1, 1, 1, "max", 2))
-    image, pooled = np.ones(4, dtype), np.ones(1, dtype)
+    image, pooled, signs = np.ones(4, dtype), np.ones(1, dtype), np.ones(4, SIGN)
+    table, square = image.copy().reshape(1, 4), np.ones((1, 1), dtype)
     for writeable in (True, False):  # errors and inputs may come in read-only
         sent, above = image.copy(), pooled.copy()
         sent.flags.writeable = above.flags.writeable = writeable
-        patches(sent, sizes, 1, 0, image.copy().reshape(1, 4))
-        gate(image, sent, 1.0, 1.0, image.copy())
+        patches(sent, sizes, 1, 0, 0, table.copy())
+        gate(image, sent, 1.0, 1.0, 0, table.copy())
+        gate(signs, sent, 1.0, 1.0, 0, table.copy())
         average_unpool(above, sizes, 1, image.copy())
         max_unpool(above, image, sizes, 1, image.copy())
-    fold(image.copy().reshape(1, 4), sizes, 1, 0, 0, image)
+    fire(image.copy(), 1.0, signs)
+    fold(table, sizes, 1, 0, image)
+    add_turned(square, square.copy(), 0, 1, 1.0, np.empty(1))
+    adam_turned(square, square.copy(), 0, 1, square.copy(), square.copy(), 1.0, (1.0,) * 6, np.empty(1))
     average_pool(image, sizes, 1, pooled)
     max_pool(image, sizes, 1, pooled)

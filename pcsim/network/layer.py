@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol, SupportsFloat, cast
+from typing import Any, Protocol, SupportsFloat, cast, runtime_checkable
 
 import numpy as np
 
+from pcsim.errors import ShapeError
 from pcsim.kernels import ActivationName, Array, FusingSynapses, Kernels, OutputName, Relaxation, Synapses
 from pcsim.network.connection import Connection, as_matrix
 
@@ -52,6 +53,23 @@ class Learner(Protocol):
         ...
 
 
+@runtime_checkable
+class PartwiseSynapses(Synapses, Protocol):
+    """Synapses that need nothing as large as their layer to relax it, nor all windows at once to learn.
+
+    Attributes:
+        steps: what a learning rule uses in the kernels' place, with e_{l+1} and ĥ_l as they are.
+    """
+
+    steps: Any
+
+    def relax(
+        self, activity: Array, error: Array, error_above: Array, weight: Array, constants: Relaxation
+    ) -> None:
+        """Move ĥ_l by equation (2), part by part."""
+        ...
+
+
 @dataclass(frozen=True)
 class LayerTraits:
     """The constants of one layer.
@@ -85,6 +103,7 @@ class Layer:
         target: what the layer is clamped to: x at the input, y at the output, None elsewhere.
         outgoing: the buffer (batch, n_{l+1}) in which the next prediction is formed.
         magnitude: mean |Δ| of the last learning step as the kernels returned it; see `update_magnitude`.
+        norm_below: N_{l−1} = ‖f(ĥ_{l−1})‖² + 1 as the layer below has told it, (1,); 0 if it has not.
         weight: W_l as a matrix, (n_{l+1}, n_l), of a convolution (channels, terms).
     """
 
@@ -104,8 +123,10 @@ class Layer:
         self.target: Array | None = None
         self.inbox: dict[MessageKind, Array] = {}
         self.magnitude: SupportsFloat = 0.0
+        self.norm_below: Array = np.zeros(1)
         if connection is not None and parameters is not None:
             self.synapses = connection.synapses(kernels, batch, dtype)
+            self._parts = self.synapses if isinstance(self.synapses, PartwiseSynapses) else None
             self._weight = self.synapses.place(as_matrix(parameters[0]))
             self.bias = kernels.to_device(parameters[1])
             if learner is not None:
@@ -187,6 +208,10 @@ class Layer:
         assert self.connection is not None
         traits = self.traits
         error_above = self.inbox[MessageKind.ERROR]
+        if self._parts is not None:
+            constants = Relaxation(step, traits.precision, traits.precision_above, traits.activity_decay)
+            self._parts.relax(self.activity, self.error, error_above, self.weight, constants)
+            return
         self.synapses.feedback(self.activity, error_above, self.weight, traits.precision_above, self.feedback)
         self.kernels.relax(
             self.activity,
@@ -197,6 +222,55 @@ class Layer:
             traits.precision,
             traits.activity_decay,
         )
+
+    def tell_norm(self) -> Array:
+        """Return N_l = ‖f(ĥ_l)‖² + 1 of one sample: first in a message as wide as p_{l+1}, then zeros."""
+        self.outgoing[...] = 0
+        self.outgoing[0, 0] = self._norm()
+        return self.outgoing
+
+    def take_norm(self) -> None:
+        """Keep the N_{l−1} that lies in the inbox."""
+        self.norm_below[0] = np.asarray(self.inbox[MessageKind.PREDICTION])[0, 0]
+
+    def clamp_by_norm(self) -> None:
+        """ĥ_L = (1 − m) y + m out(p_L), m = 1/(1 + β N_{L−1}); the constant mix is that for N_{L−1} = 1."""
+        assert self.target is not None
+        assert self.traits.output is not None
+        traits, prediction = self.traits, self.inbox[MessageKind.PREDICTION]
+        mix = traits.mix / (traits.mix + (1 - traits.mix) * float(self.norm_below[0]))
+        self.kernels.soft_clamp(self.target, prediction, self.traits.output, mix, self.activity)
+
+    def relax_by_norms(self, step: float, above: float, decay: float) -> None:
+        """Move ĥ_l by one step of size k down the free energy, equation (2), with precisions of this moment.
+
+        γ_l = 1/N_{l−1}, γ_{l+1} = above/N_l and γ_l^decay = decay ‖e_{l+1}‖²/N_l²; one sample.
+        """
+        assert self.connection is not None
+        error_above, norm = self.inbox[MessageKind.ERROR], self._norm()
+        squared = 2 * float(self.kernels.squared_error(error_above))
+        self.synapses.feedback(self.activity, error_above, self.weight, above / norm, self.feedback)
+        self.kernels.relax(
+            self.activity,
+            self.error,
+            self.feedback,
+            self.connection.activation,
+            step,
+            1 / float(self.norm_below[0]),
+            decay * squared / norm**2,
+        )
+
+    def _norm(self) -> float:
+        """Return N_l = ‖f(ĥ_l)‖² + 1; the decay's share of equation (1) is half of that square.
+
+        Raises:
+            ShapeError: more than one sample, which would have a norm each.
+        """
+        assert self.connection is not None
+        if len(self.activity) != 1:
+            raise ShapeError(f"mini-batch of {len(self.activity)}: expected 1, as precisions are refreshed")
+        half = self.kernels.free_energy(self.activity, 0.0, self.connection.activation, 0.0, 1.0)
+        return 2 * float(half) + 1
 
     @property
     def can_relax_and_predict(self) -> bool:
@@ -218,6 +292,11 @@ class Layer:
     def learn(self) -> None:
         """Let the learning rule update (W_l, b_l) from e_{l+1} in the inbox and f(ĥ_l), equation (4)."""
         assert self.learner is not None
+        if self._parts is not None:
+            ends = self.inbox[MessageKind.ERROR], self.activity
+            kernels = self._parts.steps
+            self.magnitude = self.learner.learn(kernels, self.weight, self.bias, *ends, "identity")
+            return
         operands = self.synapses.operands(self.inbox[MessageKind.ERROR], self.activity)
         self.magnitude = self.learner.learn(self.kernels, self.weight, self.bias, *operands)
 
@@ -226,8 +305,13 @@ class Layer:
         return self.kernels.squared_error(self.error)
 
     def free_energy(self, squared_error: float) -> float:
-        """Return this layer's share of the free energy, equation (1), from its ½‖e_l‖²."""
-        traits = self.traits
+        """Return this layer's share of the free energy, equation (1), from its ½‖e_l‖².
+
+        With refreshed precisions it is that of β Loss(ĥ_L) + ½ Σ_l ‖e_l‖²/N_{l−1}.
+        """
+        traits, told = self.traits, float(self.norm_below[0])
+        if told:
+            return self._energy_by_norm(squared_error, told)
         if traits.output is None:
             return self.kernels.free_energy(
                 self.activity, squared_error, traits.activation, traits.precision, traits.activity_decay
@@ -236,4 +320,15 @@ class Layer:
         prediction = self.inbox[MessageKind.PREDICTION]
         return self.kernels.output_free_energy(
             self.target, self.activity, prediction, squared_error, traits.output, traits.precision
+        )
+
+    def _energy_by_norm(self, squared_error: float, norm: float) -> float:
+        """Return ½‖e_l‖²/N_{l−1}, at the output with β Loss(ĥ_L)."""
+        traits = self.traits
+        if traits.output is None:
+            return squared_error / norm
+        assert self.target is not None
+        prediction, beta = self.inbox[MessageKind.PREDICTION], (1 - traits.mix) / traits.mix
+        return beta * self.kernels.output_free_energy(
+            self.target, self.activity, prediction, squared_error, traits.output, 1 / (beta * norm)
         )

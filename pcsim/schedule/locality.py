@@ -19,7 +19,7 @@ from pcsim.network.network import Network
 from pcsim.schedule.operation import Operation, Place
 
 State = dict[Place, list[Array]]
-NAMES = {"activity", "error", "weight", "bias", "learner", "target", "memory"} | {
+NAMES = {"activity", "error", "weight", "bias", "learner", "target", "memory", "norm_below"} | {
     f"inbox.{kind}" for kind in MessageKind
 }
 REHEARSALS = 3  # draws; a gate that one of them shuts another one opens
@@ -52,7 +52,7 @@ def is_small(network: Network) -> bool:
     return sum(connection.parameters for connection in network.connections) <= SMALL
 
 
-def stand_ins(network: Network) -> tuple[Layer, ...]:
+def stand_ins(network: Network, batch: int = 2) -> tuple[Layer, ...]:
     """Return units of a network alike; if it is large, with two or three neurons or channels a layer."""
     small = Network.build(
         _shape_of(network) if is_small(network) else _narrow(network),
@@ -64,7 +64,7 @@ def stand_ins(network: Network) -> tuple[Layer, ...]:
         dtype="float64",
         learn_output_from=network.learn_output_from,
     )
-    return small.layers(2, lambda weight, bias: _HebbianStandIn())
+    return small.layers(batch, lambda weight, bias: _HebbianStandIn())
 
 
 def _shape_of(network: Network) -> Architecture:
@@ -161,7 +161,7 @@ def _state(layers: Sequence[Layer]) -> State:
     state: State = {}
     for layer in layers:
         index = layer.traits.index
-        named = {"activity": [layer.activity], "error": [layer.error]}
+        named = {"activity": [layer.activity], "error": [layer.error], "norm_below": [layer.norm_below]}
         if layer.connection is not None:
             named |= {"weight": [layer.weight], "bias": [layer.bias]}
             named |= {"outgoing": [layer.outgoing], "feedback": [layer.feedback]}
@@ -184,11 +184,11 @@ def _fill(layers: Sequence[Layer], values: State) -> None:
 
 
 def _random(layers: Sequence[Layer], rng: np.random.Generator) -> State:
-    """Draw values for every place, of either sign but for what a learner keeps."""
+    """Draw values for every place, of either sign but for what a learner keeps and for norms."""
 
     def draw(place: Place, array: Array) -> Array:
         values = rng.uniform(-1.5, 1.5, array.shape)
-        return np.abs(values) if place.name == "learner" else values
+        return np.abs(values) if place.name in ("learner", "norm_below") else values
 
     return {place: [draw(place, array) for array in arrays] for place, arrays in _state(layers).items()}
 

@@ -10,14 +10,15 @@ from pcsim.errors import ProgramError
 from pcsim.kernels import Array
 from pcsim.network.layer import Layer, MessageKind
 from pcsim.network.network import Network
+from pcsim.schedule.precisions import Refreshing
 
 
 @dataclass(frozen=True, order=True)
 class Place:
     """Something that can be read or written: `name` at `layer`.
 
-    Names are activity, error, weight, bias, learner, target, inbox.prediction and inbox.error, and memory:
-    what a convolution keeps of its last prediction.
+    Names are activity, error, weight, bias, learner, target, inbox.prediction and inbox.error, memory: what a
+    convolution keeps of its last prediction, and norm_below: what the layer below has told of its activity.
     """
 
     layer: int
@@ -38,7 +39,8 @@ class Operation:
     """One layer does one thing, once.
 
     Attributes:
-        name: initialise, clamp, predict, compare, relax, learn, compare_target, or a user's own.
+        name: initialise, clamp, predict, compare, relax, learn, compare_target, tell_norm, take_norm, or a
+            user's own.
         layer: who does it.
         iteration: inference iterations begun so far; 0 is the forward sweep.
         reads: places whose values may influence what it writes and sends.
@@ -115,10 +117,12 @@ class Operations:
     Attributes:
         network: whose layers act.
         step_sizes: k of each inference iteration; their number is T.
+        refreshing: how precisions follow from the state; None where they are constants of the network.
     """
 
     network: Network
     step_sizes: tuple[float, ...]
+    refreshing: Refreshing | None = None
 
     @property
     def top(self) -> int:
@@ -148,8 +152,10 @@ class Operations:
     def clamp(self, layer: int, iteration: int = 0) -> Operation:
         """ĥ_0 = x, or ĥ_L towards y; a soft clamp looks at the prediction too."""
         soft = layer == self.top and self.network.soft_clamp
-        reads = _places(layer, "target inbox.prediction" if soft else "target")
-        return Operation("clamp", layer, iteration, reads, _places(layer, "activity"), action=Layer.clamp)
+        reads, action = _places(layer, "target inbox.prediction" if soft else "target"), Layer.clamp
+        if soft and self.refreshing:
+            reads, action = reads | _places(layer, "norm_below"), Layer.clamp_by_norm
+        return Operation("clamp", layer, iteration, reads, _places(layer, "activity"), action=action)
 
     def predict(self, layer: int, iteration: int = 0) -> Operation:
         """Send p_{l+1} up."""
@@ -187,15 +193,26 @@ class Operations:
                 f"1 to {self.top - 1} and an iteration from 1 to {len(self.step_sizes)}"
             )
         step = self.step_sizes[iteration - 1]
+        reads = _places(layer, "activity error weight inbox.error") | self._memory(layer)
         return Operation(
             "relax",
             layer,
             iteration,
-            _places(layer, "activity error weight inbox.error") | self._memory(layer),
+            reads | _places(layer, "norm_below") if self.refreshing else reads,
             _places(layer, "activity"),
             multiplications=self.network.connections[layer].multiplications,
-            action=Relax(step),
+            action=self.refreshing.relax(self.network, layer, step) if self.refreshing else Relax(step),
         )
+
+    def tell_norm(self, layer: int, iteration: int) -> Operation:
+        """Send N_l = ‖f(ĥ_l)‖² + 1 up, ahead of the prediction from the same activity."""
+        reads, kind = _places(layer, "activity"), MessageKind.PREDICTION
+        return Operation("tell_norm", layer, iteration, reads, frozenset(), kind, action=Layer.tell_norm)
+
+    def take_norm(self, layer: int, iteration: int) -> Operation:
+        """Keep N_{l−1}, which has just come, before the prediction takes its place."""
+        reads, writes = _places(layer, "inbox.prediction"), _places(layer, "norm_below")
+        return Operation("take_norm", layer, iteration, reads, writes, action=Layer.take_norm)
 
     def learn(self, layer: int, iteration: int) -> Operation:
         """Update W_l and b_l."""

@@ -10,12 +10,13 @@ from typing import Literal
 import numpy as np
 
 from pcsim.errors import ConfigurationError, ProgramError, nearest
-from pcsim.network.layer import Layer
+from pcsim.network.layer import Layer, MessageKind
 from pcsim.network.network import Network
 from pcsim.schedule import locality
 from pcsim.schedule.freshness import Freshness
 from pcsim.schedule.operation import Operation, Operations, Place
 from pcsim.schedule.orders import ORDERS, Order, Reactive, ReactiveOrder
+from pcsim.schedule.precisions import CONSTANT, PRECISIONS, check_precisions
 
 LASTING = frozenset({"weight", "bias", "learner", "target"})  # in place before a mini-batch begins
 
@@ -30,15 +31,19 @@ class Schedule:
         iterations: T, inference iterations a mini-batch.
         step_size: ε of the activity updates.
         step_decay: "harmonic", k = ε/(1 + t), or "none", k = ε.
+        precisions: "constant", those of the network, or "theorem 1": refreshed from the state of one sample;
+            see `pcsim.schedule.precisions`, which has the printed variants too.
 
     Raises:
-        ConfigurationError: an unknown order, T below 0, a step size that is not above 0.
+        ConfigurationError: an unknown order, T below 0, a step size that is not above 0, unknown precisions,
+            or refreshed ones for layers that react to messages.
     """
 
     order: str | Order | Reactive = "sequential"
     iterations: int = 3
     step_size: float = 0.05
     step_decay: Literal["harmonic", "none"] = "harmonic"
+    precisions: str = CONSTANT
 
     def __post_init__(self) -> None:
         if not isinstance(self.order, str | Reactive) and not callable(self.order):
@@ -59,6 +64,15 @@ class Schedule:
         if self.step_decay not in ("harmonic", "none"):
             raise ConfigurationError(
                 f"schedule.step_decay = '{self.step_decay}': expected 'harmonic' or 'none'"
+            )
+        if self.precisions not in PRECISIONS:
+            raise ConfigurationError(
+                f"schedule.precisions = '{self.precisions}': {nearest(self.precisions, PRECISIONS)}"
+            )
+        if self.precisions != CONSTANT and isinstance(self.written, Reactive):
+            raise ConfigurationError(
+                f"schedule.precisions = '{self.precisions}': expected an order with a fixed list, not "
+                f"'{self.name}', so that each prediction can follow the norm it belongs to"
             )
 
     @property
@@ -83,7 +97,7 @@ class Schedule:
         """Return the vocabulary for a network, with this schedule's step sizes."""
         decay = self.step_decay == "harmonic"
         steps = tuple(self.step_size / (1 + t) if decay else self.step_size for t in range(self.iterations))
-        return Operations(network, steps)
+        return Operations(network, steps, PRECISIONS[self.precisions])
 
     def plan(self, network: Network) -> Program | Reaction:
         """Write the order out for a network if it is a fixed list; else say how each layer reacts."""
@@ -149,18 +163,24 @@ class Program:
         """Write the schedule out for a network.
 
         Raises:
-            ConfigurationError: the order depends on when messages arrive (asynchronous).
+            ConfigurationError: the order depends on when messages arrive (asynchronous), or the network
+                cannot have the schedule's precisions.
             ProgramError: an operation reads what nothing has written or sent before.
         """
+        check_precisions(schedule.precisions, network)
         order = schedule.written
         if isinstance(order, Reactive):
             raise ConfigurationError(
                 f"order '{schedule.name}' depends on when messages arrive and has no fixed list: "
                 "use the event engine (--engine event)"
             )
-        listed = [_sized(operation, network, schedule) for operation in order(schedule.operations(network))]
-        _check_sources(listed)
-        needed = without_unread_messages(without_repetition(listed))
+        ops = schedule.operations(network)
+        listed = [_sized(operation, network, schedule) for operation in order(ops)]
+        once = without_repetition(listed)
+        if ops.refreshing:
+            once = [_sized(operation, network, schedule) for operation in with_norms(once, ops)]
+        _check_sources(once)
+        needed = without_unread_messages(once)
         return cls(network, tuple(needed), schedule.iterations)
 
     def cost(self, batch: int) -> Cost:
@@ -214,6 +234,23 @@ class Program:
                     last[operation.iteration, place] = index
         return frozenset(last.values())
 
+    @cached_property
+    def tells_what_it_keeps(self) -> frozenset[int]:
+        """Layers whose error, whenever the layer below reads it, is the one that they themselves hold.
+
+        Then one array serves both: an error that is formed anew and not told is read by nobody below.
+        """
+        alike, untold = set(range(1, self.network.top + 1)), set[int]()
+        for operation in self.operations * 2:  # the second time as the mini-batch after
+            layer, told = operation.layer, operation.sends is MessageKind.ERROR
+            if (operation.forms_error or told) and operation.action is not Layer.compare:
+                alike.discard(layer)
+            if operation.forms_error:
+                (untold.discard if told else untold.add)(layer)
+            if layer + 1 in untold and Place.inbox(layer, MessageKind.ERROR) in operation.reads:
+                alike.discard(layer + 1)
+        return frozenset(alike)
+
     def check_locality(self, layers: Sequence[Layer] | None = None) -> None:
         """Prove that every operation touches only its layer's own state and inbox.
 
@@ -226,7 +263,26 @@ class Program:
         Raises:
             LocalityError: names the operation, the layer and the foreign thing.
         """
-        locality.check(self.operations, layers or locality.stand_ins(self.network))
+        told = any(operation.name == "tell_norm" for operation in self.operations)
+        locality.check(self.operations, layers or locality.stand_ins(self.network, 1 if told else 2))
+
+
+def with_norms(operations: Iterable[Operation], ops: Operations) -> list[Operation]:
+    """Let each layer tell N_l ahead of a prediction if its activity has changed since it last did.
+
+    The two share a link, so the layer above keeps the norm before the prediction comes.
+    """
+    told: set[int] = set()
+    found = []
+    for operation in operations:
+        layer, iteration = operation.layer, operation.iteration
+        if operation.sends is MessageKind.PREDICTION and layer not in told:
+            found += [ops.tell_norm(layer, iteration), ops.take_norm(layer + 1, iteration)]
+            told.add(layer)
+        found.append(operation)
+        if operation.moves_activity:
+            told.discard(layer)
+    return found
 
 
 def without_repetition(operations: Iterable[Operation]) -> list[Operation]:

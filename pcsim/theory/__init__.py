@@ -23,7 +23,6 @@ from pcsim.theory.pictures import (
     draw_theorem2,
 )
 from pcsim.theory.problem import Problem
-from pcsim.theory.refreshed import Refreshed, exact, printed, rescaled
 from pcsim.theory.theorem1 import check_theorem1
 from pcsim.theory.theorem2 import check_theorem2, newton_form
 
@@ -31,7 +30,6 @@ __all__ = [
     "Curve",
     "Figure1",
     "Problem",
-    "Refreshed",
     "check_backprop_limit",
     "check_theorem1",
     "check_theorem2",
@@ -41,12 +39,9 @@ __all__ = [
     "draw_figure1",
     "draw_theorem1",
     "draw_theorem2",
-    "exact",
     "figure1",
     "measure_distances",
     "newton_form",
     "over_activities",
     "over_weights",
-    "printed",
-    "rescaled",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,13 +12,12 @@ from pcsim.errors import NonFiniteError
 from pcsim.kernels import Array
 from pcsim.learning import MQ, NLMS, SGD
 from pcsim.network.network import LearnerFactory, Network
-from pcsim.schedule.orders import Order
+from pcsim.schedule.precisions import CONSTANT
 from pcsim.schedule.program import Program, Schedule
 from pcsim.theory.optimum import cosine, over_weights, relative_distance
 from pcsim.theory.problem import Floats, Problem
-from pcsim.theory.refreshed import Refreshed, exact, printed, rescaled
 from pcsim.theory.samples import nobody, random_data, random_network
-from pcsim.theory.updates import copied, program_of, update
+from pcsim.theory.updates import copied, program_of, update, with_proximal_step
 
 SIZES = (8, 10, 10, 4)
 ITERATIONS = (0, 1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
@@ -31,13 +30,14 @@ NORMALISED_STEP, STATIC_STEP = 0.2, 0.1  # ε, "none" decay, so that many iterat
 
 @dataclass(frozen=True)
 class Contender:
-    """An algorithm at one β: its order, step of the activities, rule, and whether its rate is free."""
+    """An algorithm: its order, step of the activities, rule, whether its rate is free, and its precisions."""
 
     name: str
-    order: str | Order
+    order: str
     step_size: float
     rule: LearnerFactory
     free_rate: bool
+    precisions: str = CONSTANT
 
 
 @dataclass(frozen=True)
@@ -64,19 +64,23 @@ class Distance:
         return float(np.median(self.distances))
 
 
-def contenders(
-    proximal_step: float, normalised: float = NORMALISED_STEP, static: float = STATIC_STEP
-) -> list[Contender]:
+def contenders(normalised: float = NORMALISED_STEP, static: float = STATIC_STEP) -> list[Contender]:
     """Return the algorithms: precisions of Theorem 1, exact and printed, and standard inference learning.
 
     Args:
-        proximal_step: β.
         normalised: ε with the precisions of Theorem 1, which are below 1.
         static: ε with precisions of 1.
     """
-    settings = [exact(proximal_step), printed(proximal_step), rescaled(proximal_step)]
+    refreshed = {
+        "Theorem 1, exact": "theorem 1",
+        "Theorem 1, printed": "theorem 1 as printed",
+        "Theorem 1, printed, β moved": "theorem 1 with printed decay",
+    }
     return [
-        *(Contender(f"Theorem 1, {one.name}", Refreshed(one), normalised, NLMS(), False) for one in settings),
+        *(
+            Contender(name, "sequential", normalised, NLMS(), False, precisions)
+            for name, precisions in refreshed.items()
+        ),
         Contender("SeqIL, normalised rates", "sequential", static, NLMS(), False),
         Contender("SeqIL, one static rate", "sequential", static, SGD(1.0), True),
         Contender("SeqIL-MQ", "sequential", static, WARM, True),
@@ -102,10 +106,8 @@ class Case:
     targets: Floats
 
     def problem(self, proximal_step: float) -> Problem:
-        """Return the proximal problem; β sets the soft clamp of standard inference learning too."""
-        network = self.network
-        top = replace(network.traits[-1], mix=1 / (1 + proximal_step))
-        softened = replace(network, traits=(*network.traits[:-1], top))
+        """Return the proximal problem; β sets the soft clamp of inference learning too."""
+        softened = with_proximal_step(self.network, proximal_step)
         return Problem(softened, self.inputs, self.targets, proximal_step)
 
 
@@ -140,7 +142,7 @@ def change_of(one: Contender, case: Case, problem: Problem, iterations: int) -> 
     Raises:
         NonFiniteError: activities blow up.
     """
-    schedule = Schedule(one.order, iterations, one.step_size, "none")
+    schedule = Schedule(one.order, iterations, one.step_size, "none", one.precisions)
     carried = _mean_gradients(case, problem, schedule) if one.rule is WARM else None
     change = update(problem.network, schedule, one.rule, case.inputs, case.targets, carried)
     if not np.isfinite(change).all():
@@ -190,7 +192,7 @@ def measure_distances(
         case = warm_case(seed + index, sizes)
         best = {beta: over_weights(case.problem(beta)).change for _, beta in points}
         for place, (count, beta) in enumerate(points):
-            for one in contenders(beta):
+            for one in contenders():
                 pair = _measure(one, case, beta, count, best[beta])
                 found.setdefault((place, count, one.name), []).append(pair)
         advance()
@@ -198,7 +200,7 @@ def measure_distances(
         Distance(name, count, points[place][1], *zip(*pairs, strict=True))
         for (place, count, name), pairs in found.items()
     ]
-    cut = len(iterations) * len(contenders(proximal_step))
+    cut = len(iterations) * len(contenders())
     return rows[:cut], rows[cut:]
 
 

@@ -88,7 +88,7 @@ def figure1(
     """
     cases = digits_cases() if cases is None else cases
     algorithms = [
-        *contenders(proximal_step, normalised_step, static_step),
+        *contenders(normalised_step, static_step),
         Contender("simultaneous IL, one static rate", "simultaneous", static_step, SGD(1.0), True),
     ]
     losses = np.empty((len(cases), len(algorithms), len(iterations)))

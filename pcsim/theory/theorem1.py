@@ -12,9 +12,8 @@ from pcsim.network.network import Network
 from pcsim.schedule.program import Schedule
 from pcsim.theory.optimum import over_activities, over_weights, relative_distance
 from pcsim.theory.problem import Floats, Problem
-from pcsim.theory.refreshed import Refreshed, exact
 from pcsim.theory.samples import OUTPUTS, SMOOTH, nobody, random_data, random_network
-from pcsim.theory.updates import update
+from pcsim.theory.updates import update, with_proximal_step
 
 STEPS = (0.01, 0.1, 1.0, 10.0, 100.0)
 SAME = 1e-3  # farther apart than this, two minima are not the same one
@@ -119,7 +118,8 @@ def _realised(problem: Problem, change: Floats) -> Floats:
 
 
 def _by_units(problem: Problem, iterations: int, step_size: float) -> float:
-    schedule = Schedule(Refreshed(exact(problem.proximal_step)), iterations, step_size, "none")
-    change = update(problem.network, schedule, NLMS(), problem.inputs, problem.targets)
+    schedule = Schedule("sequential", iterations, step_size, "none", "theorem 1")
+    network = with_proximal_step(problem.network, problem.proximal_step)
+    change = update(network, schedule, NLMS(), problem.inputs, problem.targets)
     nearest = over_activities(problem, start=_realised(problem, change))
     return relative_distance(change, nearest.change)

@@ -23,6 +23,12 @@ def copied(network: Network) -> Network:
     return replace(network, parameters=tuple((w.copy(), b.copy()) for w, b in network.parameters))
 
 
+def with_proximal_step(network: Network, proximal_step: float) -> Network:
+    """Return the network with the soft clamp of another β; parameters are shared."""
+    top = replace(network.traits[-1], mix=1 / (1 + proximal_step))
+    return replace(network, traits=(*network.traits[:-1], top))
+
+
 def program_of(network: Network, schedule: Schedule) -> Program:
     """Return a program, written out once for all dense networks alike, unless it is very long.
 
@@ -30,13 +36,14 @@ def program_of(network: Network, schedule: Schedule) -> Program:
     """
     if schedule.iterations > LONG:
         return Program.build(network, schedule)
-    return replace(_program(network.sizes, network.soft_clamp, schedule), network=network)
+    return replace(_program(network.sizes, network.traits[-1].mix, schedule), network=network)
 
 
 @lru_cache(maxsize=128)
-def _program(sizes: tuple[int, ...], soft_clamp: bool, schedule: Schedule) -> Program:
-    alike = Network.dense(sizes, proximal_step=1.0 if soft_clamp else float("inf"))
-    return Program.build(alike, schedule)
+def _program(sizes: tuple[int, ...], mix: float, schedule: Schedule) -> Program:
+    alike = Network.dense(sizes)
+    top = replace(alike.traits[-1], mix=mix)  # which refreshed precisions depend on
+    return Program.build(replace(alike, traits=(*alike.traits[:-1], top)), schedule)
 
 
 def update(

@@ -126,7 +126,7 @@ def test_what_is_no_golden_case(tmp_path, altered):
     np.savez(tmp_path / "conv.npz", convs=np.ones((1, 3)))
     with pytest.raises(DataError, match="no 'image'"):
         verify(tmp_path / "conv.npz")
-    with pytest.raises(DataError, match="expected mq, sgd or adam"):
+    with pytest.raises(DataError, match="expected mq, sgd, adam or nlms"):
         verify(altered("optimizer", lambda _: np.array("rprop")))
     with pytest.raises(ConfigurationError, match="backend 'abacus'"):
         verify(GOLDEN[0], backend="abacus")

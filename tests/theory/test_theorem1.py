@@ -7,19 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pcsim.engine.event import EventEngine
-from pcsim.engine.fast import FastEngine
 from pcsim.errors import ConfigurationError, ShapeError
-from pcsim.hardware.clock import unit
 from pcsim.learning import NLMS
 from pcsim.network.network import Network
-from pcsim.schedule.program import Program, Schedule
+from pcsim.schedule.program import Schedule
 from pcsim.theory.optimum import Core, over_activities, over_weights, relative_distance
-from pcsim.theory.problem import Problem, flatten
-from pcsim.theory.refreshed import Refreshed, exact, printed, rescaled
+from pcsim.theory.problem import Problem
 from pcsim.theory.samples import OUTPUTS, SMOOTH, random_data, random_network
 from pcsim.theory.theorem1 import check_theorem1
-from pcsim.theory.updates import update
+from pcsim.theory.updates import update, with_proximal_step
 
 
 def line(w0: float, b0: float, w1: float, b1: float, beta: float, x: float, y: float) -> Problem:
@@ -64,7 +60,8 @@ def test_one_connection_by_hand():
     problem = Problem(network, x, y, beta)
     np.testing.assert_allclose(over_weights(problem).change, expected, atol=1e-12)
     np.testing.assert_allclose(over_activities(problem).change, expected, atol=1e-12)
-    learnt = update(network, Schedule(Refreshed(exact(beta)), 0), NLMS(), x, y)  # no iteration is needed
+    schedule = Schedule("sequential", 0, precisions="theorem 1")  # no iteration is needed
+    learnt = update(with_proximal_step(network, beta), schedule, NLMS(), x, y)
     np.testing.assert_allclose(learnt, expected, atol=1e-12)
 
 
@@ -117,52 +114,14 @@ def test_local_units_reach_the_proximal_update(direction, beta):
     x, y = random_data(0, network, 1)
     best = over_weights(Problem(network, x, y, beta)).change
 
-    def distance(setting):
-        schedule = Schedule(Refreshed(setting, direction), 250, 0.5, "none")
-        return relative_distance(update(network, schedule, NLMS(), x, y), best)
+    def distance(precisions):
+        schedule = Schedule(direction, 250, 0.5, "none", precisions)
+        change = update(with_proximal_step(network, beta), schedule, NLMS(), x, y)
+        return relative_distance(change, best)
 
-    assert distance(exact(beta)) < 1e-6
-    assert distance(printed(beta)) > 0.1
-    assert distance(rescaled(beta)) > 0.01
-
-
-@pytest.mark.parametrize("direction", ["sequential", "simultaneous"])
-def test_refreshed_order_is_local(direction):
-    """Precisions must come from a layer's own state and its inbox, in each of the settings."""
-    network = random_network(5, (3, 4, 5, 2))
-    for setting in (exact(0.3), printed(0.3), rescaled(0.3)):
-        Program.build(network, Schedule(Refreshed(setting, direction), 3)).check_locality()
-
-
-@pytest.mark.parametrize("direction", ["sequential", "simultaneous"])
-def test_refreshed_order_gives_the_same_bits_on_both_engines(direction):
-    """The norm shares a link with the predictions: no engine may mix them up."""
-    results = []
-    for make in (FastEngine, lambda program, units: EventEngine(program, units, unit(), 1)):
-        network = random_network(6, (3, 4, 5, 2))
-        program = Program.build(network, Schedule(Refreshed(exact(0.5), direction), 4, 0.3))
-        engine = make(program, network.layers(1, NLMS()))
-        for seed in (1, 2):
-            engine.step(*random_data(seed, network, 1))
-        results.append(flatten(network.parameters).tobytes())
-    assert results[0] == results[1]
-
-
-def test_refreshed_step_by_hand():
-    """One iteration on a 1-1-1 linear network, written out."""
-    x, y, beta, step = 2.0, 1.0, 0.5, 0.1
-    w0, b0, w1, b1 = 0.5, 0.1, -0.7, 0.2
-    problem = line(w0, b0, w1, b1, beta, x, y)
-    h = w0 * x + b0
-    n0, n1 = x**2 + 1, h**2 + 1
-    e2 = (y - (w1 * h + b1)) * beta * n1 / (1 + beta * n1)
-    h_new = h + step * (w1 * e2 / n1 + h * e2**2 / n1**2)
-    n1_new = h_new**2 + 1
-    e2_new = (y - (w1 * h_new + b1)) * beta * n1_new / (1 + beta * n1_new)
-    on0, on1 = (h_new - h) / n0, e2_new / n1_new
-    schedule = Schedule(Refreshed(exact(beta)), 1, step, "none")
-    change = update(problem.network, schedule, NLMS(), problem.inputs, problem.targets)
-    np.testing.assert_allclose(change, [on0 * x, on0, on1 * h_new, on1], atol=1e-14)
+    assert distance("theorem 1") < 1e-6
+    assert distance("theorem 1 as printed") > 0.1
+    assert distance("theorem 1 with printed decay") > 0.01
 
 
 @pytest.mark.parametrize("output", ["softmax", "sigmoid"])
@@ -172,9 +131,10 @@ def test_other_outputs_agree_to_first_order_only(output):
     x, y = random_data(0, network, 1)
 
     def distance(beta):
-        schedule = Schedule(Refreshed(exact(beta)), 300, 0.5, "none")
+        schedule = Schedule("sequential", 300, 0.5, "none", "theorem 1")
         best = over_activities(Problem(network, x, y, beta)).change
-        return relative_distance(update(network, schedule, NLMS(), x, y), best)
+        change = update(with_proximal_step(network, beta), schedule, NLMS(), x, y)
+        return relative_distance(change, best)
 
     assert distance(0.001) == pytest.approx(distance(0.01) / 10, rel=0.2)
 

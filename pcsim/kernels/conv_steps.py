@@ -1,0 +1,108 @@
+"""Learning steps of a convolution on a CPU, from its Hebbian product as it is formed, part by part.
+
+They stand in for those of `pcsim.kernels.cpu`, which take both factors as whole matrices: here the second
+one, what all windows see, would be larger than everything else that training holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pcsim.kernels import ActivationName, Array, conv_loops, loops
+
+if TYPE_CHECKING:
+    from pcsim.kernels.cpu_conv import CpuConvolution
+
+Use = Callable[[int, Array], Array]
+
+
+class ConvolutionSteps:
+    """The learning steps of one convolution; arguments are those of `pcsim.kernels.reference`.
+
+    Activities and errors are those of the two layers, e_{l+1} and ĥ_l, and not patches of them.
+
+    Args:
+        synapses: of the connection.
+        area: of a window, in pixels.
+    """
+
+    def __init__(self, synapses: CpuConvolution, area: int) -> None:
+        self._synapses, self._area = synapses, area
+
+    def sgd_step(
+        self,
+        weight: Array,
+        bias: Array,
+        error_above: Array,
+        activity: Array,
+        activation: ActivationName,
+        rate: float,
+    ) -> float:
+        """W_l += α G_l, b_l += α g_l; return the mean |Δ| over weight and bias."""
+        return abs(rate) * self._add(weight, bias, error_above, activity, rate)
+
+    def mq_step(
+        self,
+        weight: Array,
+        bias: Array,
+        error_above: Array,
+        activity: Array,
+        activation: ActivationName,
+        mean_gradient: Array,
+        rate: float,
+        minimum_rate: float,
+        r: float,
+        decay: float,
+    ) -> float:
+        """(7) with the v_l of before the step, then (8); return the mean |Δ|."""
+        scale = rate / (float(mean_gradient[0]) + r) + minimum_rate
+        mean = self._add(weight, bias, error_above, activity, scale)
+        mean_gradient[0] = decay * mean_gradient[0] + (1 - decay) * mean
+        return scale * mean
+
+    def adam_step(
+        self,
+        weight: Array,
+        bias: Array,
+        error_above: Array,
+        activity: Array,
+        activation: ActivationName,
+        moments: tuple[Array, Array, Array, Array],
+        updates: int,
+        rate: float,
+        beta1: float,
+        beta2: float,
+        epsilon: float,
+    ) -> float:
+        """Adam on −G_l, part by part; return the mean |Δ|."""
+        constants = (rate, beta1, beta2, 1 / (1 - beta1**updates), 1 / (1 - beta2**updates), epsilon)
+        first_moment, second_moment, bias_first, bias_second = moments
+        mean, area = 1 / len(activity), self._area
+
+        def use(first: int, total: Array) -> Array:
+            norms = np.empty(len(total) // area)
+            conv_loops.adam_turned(
+                weight, total, first, area, first_moment, second_moment, mean, constants, norms
+            )
+            return norms
+
+        norms, bias_total = self._synapses.hebbian(error_above, activity, use)
+        norm = float(loops.adam(bias, bias_total, bias_first, bias_second, mean, *constants))
+        return (float(norms.sum()) + norm) / (weight.size + bias.size)
+
+    def _add(self, weight: Array, bias: Array, error_above: Array, activity: Array, rate: float) -> float:
+        """Add rate · [G, g] to weight and bias; return the mean |[G, g]|."""
+        batch, area = len(activity), self._area
+
+        def use(first: int, total: Array) -> Array:
+            norms = np.empty(len(total) // area)
+            conv_loops.add_turned(weight, total, first, area, rate / batch, norms)
+            return norms
+
+        norms, bias_total = self._synapses.hebbian(error_above, activity, use)
+        loops.add_scaled(bias, bias_total, rate / batch)
+        norm = float(norms.sum()) + float(loops.absolute_sum(bias_total))
+        return norm / (batch * (weight.size + bias.size))
