@@ -220,9 +220,15 @@ def simulate(
     _tell_unpriced(experiment.hardware.unpriced)
     timeline, totals = simulate_one(experiment, reference)
     if as_json:
-        print_json({"totals": asdict(totals), "timeline": [asdict(event) for event in timeline]})
+        print_json(
+            {
+                "totals": asdict(totals),
+                "time_unit": experiment.hardware.unit,
+                "timeline": [asdict(event) for event in timeline],
+            }
+        )
     else:
-        show_timeline(timeline, totals, limit)
+        show_timeline(timeline, totals, limit, experiment.hardware.unit)
 
 
 @app.command(short_help="Say what a trace or a model file holds; --machine: how fast it is.")

@@ -94,11 +94,15 @@ def show_runs(runs: Sequence[RunSummary]) -> None:
             console.print(f"trace: {run.trace}", highlight=False, soft_wrap=True)
 
 
-def show_timeline(timeline: Sequence[Event], totals: Totals, limit: int) -> None:
-    """Print the first events of a mini-batch, and the totals of all."""
+def show_timeline(timeline: Sequence[Event], totals: Totals, limit: int, unit: str = "") -> None:
+    """Print the first events of a mini-batch, and the totals of all; times in seconds if `unit` is ns."""
     last = max((event.end for event in timeline), default=0.0)
     power = 3 * math.floor(math.log10(last) / 3) if last and not 1 <= last < 1e6 else 0
-    table = new_table("Timeline of one mini-batch" + (f", times in units of 1e{power}" if power else ""))
+    words = f", times in units of 1e{power}" if power else ""
+    if unit == "ns":
+        power, name = seconds(last)
+        words = f", times in {name}"
+    table = new_table(f"Timeline of one mini-batch{words}")
     for heading in ("start", "end", "layer"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("does or sends", no_wrap=True)
@@ -123,7 +127,8 @@ def show_timeline(timeline: Sequence[Event], totals: Totals, limit: int) -> None
     console.print(
         f"{totals.operations:,} operations with {totals.multiplications:,} multiplications\n"
         f"{totals.messages:,} messages of {totals.values:,} values, {totals.nonzero_values:,} of them "
-        f"non-zero, {totals.bytes:,} bytes\nsimulated time {totals.simulated_time:,.6g}",
+        f"non-zero, {totals.bytes:,} bytes\nsimulated time "
+        f"{in_seconds(totals.simulated_time) if unit == 'ns' else f'{totals.simulated_time:,.6g}'}",
         highlight=False,
     )
 
@@ -156,10 +161,8 @@ def show_trace(trace: TraceReader) -> None:
     for heading in ("rows", "steps", "on disk", "a step", "ratio"):
         tables.add_column(heading, justify="right", no_wrap=True)
     tables.add_column("compression", no_wrap=True)
-    tables.add_column("dimensions")
     for name, one in sizes.tables.items():
         summary = one.summary
-        dims = ", ".join(f"{dim} {size}" for dim, size in summary.dims.items() if dim != summary.unlimited)
         tables.add_row(
             name,
             f"{summary.rows:,}",
@@ -168,9 +171,14 @@ def show_trace(trace: TraceReader) -> None:
             NOTHING if one.bytes_a_step is None else f"{scaled(round(one.bytes_a_step))}B",
             NOTHING if one.ratio is None else f"{one.ratio:.2f}",
             summary.compression,
-            dims,
         )
     console.print(tables)
+    for name, one in sizes.tables.items():
+        dims = [
+            f"{dim} {size}" for dim, size in one.summary.dims.items() if dim != one.summary.unlimited and size
+        ]
+        if dims:
+            console.print(f"{name}: {', '.join(dims)}", highlight=False)
 
 
 def show_machine(machine: Machine) -> None:
@@ -226,6 +234,20 @@ def new_table(title: str, *headings: str) -> Table:
     for heading in headings:
         table.add_column(heading, no_wrap=True)
     return table
+
+
+def seconds(nanoseconds: float) -> tuple[int, str]:
+    """Return the unit that keeps a time short: its power of ten in ns, and its name."""
+    for power, name in ((9, "s"), (6, "ms"), (3, "µs")):
+        if nanoseconds >= 10**power:
+            return power, name
+    return 0, "ns"
+
+
+def in_seconds(nanoseconds: float) -> str:
+    """Return a time for people: 1.23 ms."""
+    power, name = seconds(nanoseconds)
+    return f"{nanoseconds / 10.0**power:.3g} {name}"
 
 
 def scaled(number: float) -> str:

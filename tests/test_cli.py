@@ -109,6 +109,16 @@ def test_simulate(tmp_path):
     assert len(simulated["timeline"]) == simulated["totals"]["operations"] + 18
 
 
+def test_simulate_in_seconds(tmp_path):
+    """A machine with prices in time has seconds, with a prefix; scripts are told the unit."""
+    options = ["--set", "hardware.model=loihi2018"]
+    shown = pcsim("simulate", DIGITS, "--limit", "2", *options, cwd=tmp_path).stdout
+    assert "times in ms" in shown
+    told = json.loads(pcsim("simulate", DIGITS, "--json", *options, cwd=tmp_path).stdout)
+    assert told["time_unit"] == "ns"
+    assert f"simulated time {told['totals']['simulated_time'] / 1e6:.3g} ms" in shown
+
+
 def test_simulate_asynchronous_with_jitter(tmp_path):
     """An order without a list, on links with latency and seeded jitter."""
     options = ["--set", "schedule.order=asynchronous", "--set", "hardware.latency=2.0"]
@@ -129,6 +139,7 @@ def test_info(trained):
     folder, runs = trained
     shown = pcsim("info", runs[0]["trace"], cwd=folder)
     assert "probes/error-flow" in shown.stdout
+    assert "summary: iteration 4, layer 3, connection 3" in shown.stdout
     told = json.loads(pcsim("info", runs[0]["trace"], "--json", cwd=folder).stdout)
     assert told["attributes"]["order"] == "sequential"
     assert told["attributes"]["configuration"]["network"]["layers"] == [64, 128, 128, 10]

@@ -9,6 +9,7 @@ from pcsim.analysis.comparison import Comparison, compare
 from pcsim.analysis.energy import error_norms, free_energy, update_magnitudes
 from pcsim.analysis.events import event_counts
 from pcsim.analysis.fixed_point import FixedPoint
+from pcsim.analysis.messages import message_counts
 from pcsim.analysis.signals import dynamic_range, quantised_snr, sparsity
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "error_norms",
     "event_counts",
     "free_energy",
+    "message_counts",
     "quantised_snr",
     "sparsity",
     "update_magnitudes",

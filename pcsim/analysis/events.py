@@ -51,7 +51,7 @@ def event_counts(trace: TraceLike, *, progress: Progress | None = None) -> xarra
         TraceError: the trace has no events, or cannot be read.
     """
     with opened(trace) as reader:
-        events = _events(reader)
+        events = recorded_events(reader)
         found, recorded = _sums(events, progress)
         names, kinds = events.flags("name"), events.flags("kind")
         layers = max(max(layer, target) for _, layer, target in found) + 1
@@ -78,7 +78,12 @@ def event_counts(trace: TraceLike, *, progress: Progress | None = None) -> xarra
         )
 
 
-def _events(trace: TraceReader) -> TableReader:
+def recorded_events(trace: TraceReader) -> TableReader:
+    """Return the table of events.
+
+    Raises:
+        NotRecordedError: there is none, or it is empty.
+    """
     if "events" in trace.tables and (events := trace.table("events")).rows:
         return events
     if is_backprop(trace):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pcsim.experiments.experiment import Experiment
     from pcsim.hardware.charge import Bill, Row
     from pcsim.hardware.machine import Machine
+    from pcsim.hardware.mapping import Mapping as Placed
 
 SUFFIXES = (".png", ".svg", ".pdf")
 MOST_MACHINES, WIDEST = 3, 16  # beside each other in a table of 80 columns, and letters of a name
@@ -27,7 +28,7 @@ MOST_MACHINES, WIDEST = 3, 16  # beside each other in a table of 80 columns, and
 
 def energy(
     model: Annotated[
-        Path | None, typer.Argument(metavar="MODEL", help="Model file, or a name from `pcsim models`.")
+        Path | None, typer.Argument(metavar="MODEL|TRACE.h5", help="Model file or name, or a trace.")
     ] = None,
     hardware: Annotated[
         list[str],
@@ -58,11 +59,16 @@ def energy(
     dense: every multiplication is done and every value sent. events: multiplications by zero are left out and
     zeros are not sent; how many there are is measured on the first mini-batches of the model's own data.
 
+    Of a trace the messages that its events count are charged; it does not tell which products are of zeros.
+
     Example: `pcsim energy digits --hardware loihi2018 --hardware digital-45nm -o energy.png`
 
     The machines: `pcsim energy --list`
     """
+    from pcsim.commands.energy_trace import trace_energy
+    from pcsim.experiments.energy import check_mapping, check_measurable
     from pcsim.hardware.machine import load_machine
+    from pcsim.hardware.mapping import Mapping as Placed
     from pcsim.report.files import refuse_place
 
     if listing:
@@ -78,18 +84,31 @@ def energy(
     names = [machine.name for machine in machines]
     if len(set(names)) < len(names) or len(set(order)) < len(order):
         raise ConfigurationError(f"--hardware {' '.join(names)}: expected each machine and order once")
+    if model.suffix == ".h5":
+        own = {"--order": order, "--mapping": mapping, "--set": overrides}
+        for option, given in own.items():
+            if given:
+                raise ConfigurationError(f"{option} with a trace: expected a model; a trace is what it is")
+        trace_energy(model, machines, out, as_json)
+        return
     experiments = _experiments(model, order, overrides, data_dir)
     if mapping is not None and len(machines) > 1:
         raise ConfigurationError(f"--mapping {mapping} is for one machine: expected one --hardware")
-    charged = [_charge(experiment, machines, mapping, mini_batches) for experiment in experiments]
+    placed = None if mapping is None else Placed.load(mapping)
+    for experiment in experiments:  # what cannot be is told before any work begins
+        check_measurable(experiment, mini_batches)
+        if placed is not None:
+            check_mapping(experiment, machines[0], placed)
+    charged = [_charge(experiment, machines, placed, mini_batches) for experiment in experiments]
     pairs = list(zip(experiments, charged, strict=True))
     if out is not None:
-        _draw([(one.schedule.name, bills) for one, (bills, _) in pairs], out)
+        draw([(one.schedule.name, bills) for one, (bills, _) in pairs], out)
     if as_json:
         print_json({"model": str(model), "orders": [_facts(one, *rest, mini_batches) for one, rest in pairs]})
         return
     for experiment, (bills, measured) in pairs:
         _show(experiment, bills, measured, mini_batches)
+        typer.echo("zeros are those of hardly trained weights; later there are others")
     if out is not None:
         typer.echo(f"picture: {out}")
 
@@ -106,19 +125,17 @@ def _experiments(
 
 
 def _charge(
-    experiment: Experiment, machines: Sequence[Machine], mapping: Path | None, mini_batches: int
+    experiment: Experiment, machines: Sequence[Machine], placed: Placed | None, mini_batches: int
 ) -> tuple[dict[str, Bills], Measured]:
     from pcsim.experiments.energy import charge_machines, charge_mapped
-    from pcsim.hardware.mapping import Mapping as Placed
     from pcsim.schedule.program import Reaction
     from pcsim.terminal import ProgressBar
 
     runs = len(machines) if isinstance(experiment.schedule.plan(experiment.network), Reaction) else 1
     with ProgressBar() as bar:
         bar.begin(experiment.schedule.name, runs * mini_batches)
-        if mapping is None:
+        if placed is None:
             return charge_machines(experiment, machines, mini_batches, bar.step)
-        placed = Placed.load(mapping)
         bills, measured = charge_mapped(experiment, machines[0], placed, mini_batches, bar.step)
         return {machines[0].name: bills}, measured
 
@@ -133,11 +150,13 @@ def _facts(
         "batch": experiment.batch,
         "mini_batches": mini_batches,
         "metrics": dict(measured.metrics),
-        "machines": [
-            _describe(both.dense.machine) | {"dense": both.dense.to_dict(), "events": both.events.to_dict()}
-            for both in bills.values()
-        ],
+        "machines": [describe(both) for both in bills.values()],
     }
+
+
+def describe(both: Bills) -> dict[str, Any]:
+    """Return a machine with its prices and bills, fit for JSON."""
+    return _describe(both.dense.machine) | {"dense": both.dense.to_dict(), "events": both.events.to_dict()}
 
 
 def _describe(machine: Machine) -> dict[str, Any]:
@@ -194,14 +213,14 @@ def _show(experiment: Experiment, bills: Mapping[str, Bills], measured: Measured
     """Print totals, where they go, and what has no price."""
     from rich.console import Console
 
-    console = Console()
-    console.print(_totals(experiment, bills, mini_batches))
-    several = list(bills.values())
-    for first in range(0, len(several), MOST_MACHINES):
-        console.print(_shares(several[first : first + MOST_MACHINES]))
-    for both in several:
-        for line in _remarks(both.dense):
-            console.print(f"{both.dense.machine.name}: {line}", highlight=False)
+    console, schedule = Console(), experiment.schedule
+    samples = "1 sample" if experiment.batch == 1 else f"{experiment.batch} samples"
+    measured_on = "1 mini-batch" if mini_batches == 1 else f"{mini_batches} mini-batches"
+    title = (
+        f"A mini-batch of {samples}, {experiment.name}, {schedule.name}, "
+        f"T = {schedule.iterations}\nevents: measured on {measured_on} from the start of training"
+    )
+    show_bills(title, list(bills.values()))
     metrics = measured.metrics
     console.print(
         f"events, a sample: {metrics['Effective_MACs']:,.0f} of {metrics['Dense']:,.0f} multiplications with "
@@ -210,21 +229,28 @@ def _show(experiment: Experiment, bills: Mapping[str, Bills], measured: Measured
     )
 
 
-def _totals(experiment: Experiment, bills: Mapping[str, Bills], mini_batches: int) -> Table:
+def show_bills(title: str, several: Sequence[Bills]) -> None:
+    """Print what machines charge, where it goes, and what they leave out."""
+    from rich.console import Console
+
+    console = Console()
+    console.print(_totals(title, several))
+    for first in range(0, len(several), MOST_MACHINES):
+        console.print(_shares(several[first : first + MOST_MACHINES]))
+    for both in several:
+        for line in _remarks(both.dense):
+            console.print(f"{both.dense.machine.name}: {line}", highlight=False)
+
+
+def _totals(title: str, several: Sequence[Bills]) -> Table:
     from pcsim.terminal import new_table
 
-    schedule = experiment.schedule
-    samples = "1 sample" if experiment.batch == 1 else f"{experiment.batch} samples"
-    measured = "1 mini-batch" if mini_batches == 1 else f"{mini_batches} mini-batches"
-    table = new_table(
-        f"A mini-batch of {samples}, {experiment.name}, {schedule.name}, "
-        f"T = {schedule.iterations}\nevents: measured on {measured} from the start of training"
-    )
+    table = new_table(title)
     table.add_column("machine\nsource")
     table.add_column("", no_wrap=True)
     for heading in ("energy", "a sample", "time", "energy·\ndelay"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for both in bills.values():
+    for both in several:
         machine = both.dense.machine
         table.add_row(machine.name, "dense", *_cells(both.dense))
         table.add_row(f"  {machine.source}", "events", *_cells(both.events), style="dim")
@@ -318,7 +344,8 @@ def quantity(value: float, *units: str) -> str:
     return f"{value:.3g} {name}"
 
 
-def _draw(orders: Sequence[tuple[str, Mapping[str, Bills]]], out: Path) -> None:
+def draw(orders: Sequence[tuple[str, Mapping[str, Bills]]], out: Path) -> None:
+    """Save the picture of several orders' bills."""
     from pcsim.experiments.energy_figure import draw_bills
     from pcsim.report.files import save_bytes
     from pcsim.report.style import style

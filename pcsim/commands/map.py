@@ -106,7 +106,7 @@ def _one_mini_batch(mapped: Mapped) -> str:
     """Say in a few lines what happens on the mesh."""
     from pcsim.hardware.routes import link_ends
     from pcsim.report.style import in_bytes
-    from pcsim.terminal import scaled
+    from pcsim.terminal import in_seconds, scaled
 
     timing, traffic = mapped.timing, mapped.traffic
     (core, core_share), (link, link_share) = mapped.busiest_core, mapped.busiest_link
@@ -114,9 +114,9 @@ def _one_mini_batch(mapped: Mapped) -> str:
         f"one mini-batch: {traffic.packets:,} packets, {traffic.hops:,} hops "
         f"({traffic.hops_horizontal:,} along rows)",
         f"traffic: {in_bytes(traffic.bytes_times_hops)} × hops; heads of packets waited "
-        f"{_in_time(timing.waiting)} for links",
-        f"makespan {_in_time(timing.makespan)}; at least its span, {_in_time(timing.span)}, and work over "
-        f"cores, {_in_time(timing.plan.work / len(mapped.mapping.cores))}",
+        f"{in_seconds(timing.waiting)} for links",
+        f"makespan {in_seconds(timing.makespan)}; at least its span, {in_seconds(timing.span)}, and work "
+        f"over cores, {in_seconds(timing.plan.work / len(mapped.mapping.cores))}",
         f"busiest core {core}: {core_share:.1%} of the time",
     ]
     if traffic.hops:
@@ -131,11 +131,3 @@ def _one_mini_batch(mapped: Mapped) -> str:
     if mapped.left_out:
         lines.append(f"sums over the tiles of one layer, not simulated: {', '.join(mapped.left_out)}")
     return "\n".join(lines)
-
-
-def _in_time(nanoseconds: float) -> str:
-    """Return a time for people: 1.23 ms."""
-    for factor, unit in ((1e9, "s"), (1e6, "ms"), (1e3, "µs")):
-        if nanoseconds >= factor:
-            return f"{nanoseconds / factor:.3g} {unit}"
-    return f"{nanoseconds:.3g} ns"

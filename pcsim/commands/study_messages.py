@@ -58,13 +58,14 @@ def messages(
 ) -> None:
     """Train with thresholded, quantised or faulty messages: accuracy against events, bits and fault rates.
 
-    Each list begins with the model as it is. Rows are kept in DIR/runs.jsonl; a finished run is not repeated.
+    Each list begins with the model as it is. Rows are kept in DIR/runs.jsonl: a finished run is not repeated,
+    and the same command goes on and draws its pictures anew.
 
     Example: `pcsim study messages digits --threshold 0,0.01,0.1 -o runs/messages`
 
     Robustness: `pcsim study messages digits --loss 0.001,0.01,0.1 --order all --set learning.rule=adam`
     """
-    from pcsim.experiments.messages import points, study, summaries
+    from pcsim.experiments.messages import plan_study, points, study, summaries
     from pcsim.kernels.backends import make_kernels
     from pcsim.terminal import ProgressBar
 
@@ -84,15 +85,13 @@ def messages(
             "study messages: expected something to vary, such as --threshold 0,0.01 or --loss 0.01"
         )
     pictures = [] if out is None else [out / f"messages-{axis}.png" for axis in values]
-    for path in pictures:
-        if path.exists() and not force:
-            raise ConfigurationError(f"{path} exists; pass --force to overwrite it")
+    _refuse(out, pictures, force)
     changed = [*overrides, *_own(epochs, data_dir)]
-    chosen = points(values, _orders(model, order, changed), seeds)
+    plan = plan_study(model, points(values, _orders(model, order, changed), seeds), changed, out)
     kernels = make_kernels("cpu", _dtype(model, changed))
     with ProgressBar() as bar:
-        bar.begin("runs", len(chosen))
-        rows = study(model, chosen, changed, out, kernels, bar.step)
+        bar.begin("runs", len(plan.runs))
+        rows = study(plan, kernels, bar.step)
     found = summaries(rows)
     if out is not None:
         _draw(found, list(values), out)
@@ -105,6 +104,21 @@ def messages(
         _show(axis, [one for one in found if one.axis == axis])
     for path in pictures:
         typer.echo(f"picture: {path}")
+
+
+def _refuse(out: Path | None, pictures: Sequence[Path], force: bool) -> None:
+    """Refuse to replace pictures that are not this study's own: those beside its rows are drawn again."""
+    from pcsim.experiments.messages import FILE
+
+    if out is None or (out / FILE).exists() or force:
+        return
+    if out.exists() and not out.is_dir():
+        raise ConfigurationError(f"{out} is a file: expected a folder; name another one")
+    for path in pictures:
+        if path.exists():
+            raise ConfigurationError(
+                f"{path} exists, but no {FILE} of a study beside it; pass --force to overwrite it"
+            )
 
 
 def _own(epochs: int | None, data_dir: Path | None) -> list[str]:

@@ -29,6 +29,7 @@ SHORT = {
     "simultaneous": "simult.",
 }
 NUMBERS = "numbers.json"
+MOST_HIDDEN = 4096  # layers that are simulated one by one; on one core that takes minutes
 
 
 def parallelism(
@@ -59,7 +60,7 @@ def parallelism(
     from pcsim.hardware.machine import load_machine
     from pcsim.terminal import ProgressBar
 
-    chosen, counts = _numbers("--depths", depths), _numbers("--cores", cores)
+    chosen, counts = _depths(depths), _numbers("--cores", cores)
     machine = load_machine(hardware)
     runs = [] if accuracy_runs is None else read_runs(accuracy_runs)
     if accuracy_runs is not None and not runs:
@@ -103,7 +104,7 @@ def accuracy(
 
     book = Book(file)
     with ProgressBar() as bar:
-        for hidden in _numbers("--depths", depths):
+        for hidden in _depths(depths):
             _, goal = tune_backprop(book, data, hidden, width)
             planned = tasks(data, hidden, width, most)
             bar.begin(f"{data}, {hidden} hidden layers", sum(len(task.iterations) for task in planned))
@@ -133,6 +134,17 @@ def _numbers(option: str, text: str) -> list[int]:
     if not numbers or min(numbers) < 1:
         raise ConfigurationError(f"{option} {text}: expected whole numbers from 1 with commas, such as 2,4,8")
     return sorted(set(numbers))
+
+
+def _depths(text: str) -> list[int]:
+    """Return numbers of hidden layers; refuse more than could be simulated."""
+    depths = _numbers("--depths", text)
+    if max(depths) > MOST_HIDDEN:
+        raise ConfigurationError(
+            f"--depths {max(depths)}: expected at most {MOST_HIDDEN} hidden layers, as each is simulated; "
+            "for deeper networks use the closed forms in docs/parallelism.md"
+        )
+    return depths
 
 
 def _refuse(out: Path | None, force: bool) -> None:
@@ -200,9 +212,16 @@ def _show(result: Study, lines: Sequence[Pipeline], out: Path | None) -> None:
         _print(_pipeline_table(lines))
     if any(row.energy for row in result.rows):
         unpriced = f"; unpriced: {', '.join(result.unpriced)}" if result.unpriced else ""
-        typer.echo(f"energies: {result.machine.name} ({result.machine.source}){unpriced}")
+        _say(f"energies: {result.machine.name} ({result.machine.source}){unpriced}")
     if out is not None:
         typer.echo(f"pictures and numbers: {out}")
+
+
+def _say(line: str) -> None:
+    """Print a line, wrapped to the terminal between words."""
+    from rich.console import Console
+
+    Console(markup=False).print(line, highlight=False)
 
 
 def _print(*tables: Table) -> None:

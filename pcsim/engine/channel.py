@@ -6,6 +6,7 @@ faults on every engine, whatever its timing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from pcsim.kernels import Array
 from pcsim.network.layer import Layer, MessageKind
 from pcsim.network.network import Network
 from pcsim.schedule.channel import Channels, Faults, Rounding
+from pcsim.schedule.message import Fate
 from pcsim.schedule.number_format import round_nearest, round_stochastic
 
 Mask = npt.NDArray[np.bool_]
@@ -42,6 +44,24 @@ class Letter:
     numbers: int
     bytes: int
     unsent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Roundoff:
+    """What a number format does to the numbers of one message, or of one activity; all 0 without a format.
+
+    Attributes:
+        rounding_error: root mean square of what rounding changes them by.
+        root_mean_square: of the numbers before.
+        largest: of their absolute values before.
+    """
+
+    rounding_error: float = 0.0
+    root_mean_square: float = 0.0
+    largest: float = 0.0
+
+
+EXACT = Roundoff()
 
 
 @dataclass
@@ -85,6 +105,15 @@ class Mishap:
     copied: bool = False
     delayed: bool = False
     stepped_aside: bool = False
+
+    @property
+    def fate(self) -> Fate:
+        """What becomes of the message; a second copy has a fate of its own."""
+        if self.lost:
+            return Fate.LOST
+        if self.stepped_aside:
+            return Fate.REORDERED
+        return Fate.DELAYED if self.delayed else Fate.ARRIVES
 
 
 class Rounder:
@@ -133,9 +162,8 @@ class Channel:
             payload: (batch, n) what the sender has to say; None where only time is simulated.
             step: training step.
         """
-        dead = self._faults.dead
-        silent = self._silent if dead is not None and step >= dead.step else None
-        if silent is not None and silent.all():
+        silent = self._silent_at(step)
+        if self.dead_at(step):
             return Letter(None, None, 0, 0, unsent=True)
         entries = None if silent is None else np.broadcast_to(~silent, self._shape)
         if payload is None:
@@ -151,6 +179,22 @@ class Channel:
         size = values.size if entries is None else int(np.count_nonzero(entries))
         nonzero = values != 0 if entries is None else (values != 0) & entries
         return Letter(values, entries, int(np.count_nonzero(nonzero)), self._bytes(size))
+
+    def dead_at(self, step: int) -> bool:
+        """Tell whether the sender sends nothing at all in a training step."""
+        silent = self._silent_at(step)
+        return silent is not None and bool(silent.all())
+
+    def _silent_at(self, step: int) -> Mask | None:
+        """Return the lines that are silent in a training step; None if none has died yet."""
+        dead = self._faults.dead
+        return self._silent if dead is not None and step >= dead.step else None
+
+    def roundoff(self, payload: Array | None, letter: Letter) -> Roundoff:
+        """Say what the link's number format has done to what the sender had to say."""
+        if self._messages.numbers.format is None or payload is None or letter.values is None:
+            return EXACT
+        return roundoff(payload, letter.values)
 
     def mishap(self) -> Mishap:
         """Draw what goes wrong with the next message: one number for each fault that can happen."""
@@ -203,6 +247,12 @@ class ChannelSet:
                 about = self._units[unit.traits.index + (kind is MessageKind.ERROR)].activity
                 unit.inbox[kind] = unit.kernels.mini_batch(about.shape, about.dtype)
 
+    def keep_measured(self, unit: Layer) -> Roundoff:
+        """Round the activity of a layer that has just been written, and say what that did."""
+        exact = unit.activity.copy()
+        self.keep(unit)
+        return roundoff(exact, unit.activity)
+
     def keep(self, unit: Layer) -> None:
         """Round the activity of a layer that has just been written."""
         unit.activity[...] = self.states[unit.traits.index](unit.activity)
@@ -238,6 +288,14 @@ class ChannelSet:
             yield f"faults_{source}_{target}", channel.random
         for layer, rounder in enumerate(self.states):
             yield f"state_{layer}", rounder.random
+
+
+def roundoff(exact: Array, rounded: Array) -> Roundoff:
+    """Compare numbers before and after rounding, both (batch, n)."""
+    before = np.asarray(exact, dtype=np.float64)
+    error = np.asarray(rounded, dtype=np.float64) - before
+    error_power, power = (float(np.vdot(values, values)) / values.size for values in (error, before))
+    return Roundoff(math.sqrt(error_power), math.sqrt(power), float(np.abs(before).max()))
 
 
 def put_into(letter_values: Array, entries: Mask | None, inbox: Array) -> None:

@@ -10,7 +10,7 @@ from itertools import count
 
 import numpy as np
 
-from pcsim.engine.channel import ChannelSet, Mishap
+from pcsim.engine.channel import EXACT, ChannelSet, Mishap, Roundoff
 from pcsim.engine.checks import checked_payload, set_targets
 from pcsim.engine.observer import Observer
 from pcsim.engine.process import InOrder, Process, Reacting, write_agendas
@@ -53,7 +53,8 @@ class Event:
         nonzero_values: those that an event-driven link would carry; all of them if only time is simulated.
             Of a message with a threshold all entries that are sent.
         bytes: size of the message.
-        fate: of a message: arrives, a copy, or lost.
+        fate: of a message; of an operation unsent, if its core was too dead to send what it says.
+        roundoff: of a message, or of the activity that an operation writes.
     """
 
     kind: str
@@ -68,6 +69,7 @@ class Event:
     nonzero_values: int = 0
     bytes: int = 0
     fate: Fate = Fate.ARRIVES
+    roundoff: Roundoff = EXACT
 
 
 @dataclass
@@ -118,12 +120,9 @@ class Totals:
 
     def count_end(self, fate: Fate) -> None:
         """Add the end of a message's way."""
-        if fate is _ARRIVES or fate is Fate.COPY:
-            self.received += 1
-        elif fate is Fate.LOST:
-            self.lost += 1
-        else:
-            self.unsent += 1
+        self.lost += fate is Fate.LOST
+        self.unsent += fate is Fate.UNSENT
+        self.received += fate is not Fate.LOST and fate is not Fate.UNSENT
 
 
 @dataclass
@@ -301,33 +300,41 @@ class EventEngine:
         if operation is None:
             return
         self._acted.append(operation)
-        payload = self._perform(operation)
+        payload, roundoff = self._perform(operation)
         multiplications = operation.multiplications * self._batch
         end = now + self._hardware.operation_time(operation.name, layer, multiplications)
-        self._note(
-            Event("operation", operation.name, layer, -1, operation.iteration, now, end, multiplications)
-        )
+        event = Event("operation", operation.name, layer, -1, operation.iteration, now, end, multiplications)
+        if self._channels.links or self._channels.states:
+            event = replace(event, fate=self._fate_of(operation), roundoff=roundoff)
+        self._note(event)
         self._busy[self._cores[layer]] = True
         message = None
         if operation.sends is not None:
             message = Message(operation.sends, layer, operation.target, operation.iteration, payload)
         self._queue.push(end, Turn.FINISH, layer, message)
 
-    def _perform(self, operation: Operation) -> Array | None:
+    def _fate_of(self, operation: Operation) -> Fate:
+        """Return whether a dead core keeps an operation from sending what it would."""
+        channel = self._channels.links.get((operation.layer, operation.target))
+        dead = operation.sends is not None and channel is not None and channel.dead_at(self._step)
+        return Fate.UNSENT if dead else Fate.ARRIVES
+
+    def _perform(self, operation: Operation) -> tuple[Array | None, Roundoff]:
         """Do the arithmetic of an operation; return a copy of the payload that nobody can change."""
+        roundoff = EXACT
         if self._units is None:
-            return None
+            return None, roundoff
         unit = self._units[operation.layer]
         payload = operation.action(unit)
         if self._channels.states and operation.moves_activity:
-            self._channels.keep(unit)
+            roundoff = self._channels.keep_measured(unit)
         if id(operation) in self._watched or not self._watched:
             for observer in self._observers:
                 observer.observe(operation, unit)
         if operation.sends is None:
-            return None
+            return None, roundoff
         width = self._plan.network.sizes[max(operation.layer, operation.target)]
-        return unit.kernels.snapshot(checked_payload(operation, payload, (self._batch, width)))
+        return unit.kernels.snapshot(checked_payload(operation, payload, (self._batch, width))), roundoff
 
     def _send(self, message: Message, now: float) -> None:
         """Put what a layer has to say on its link, in the way of its channel if it has one."""
@@ -339,19 +346,30 @@ class EventEngine:
             return
         channel = self._channels.links[link]
         letter = channel.send(message.payload, self._step)
+        roundoff = channel.roundoff(message.payload, letter)
         message = replace(message, payload=letter.values, entries=letter.entries)
         if letter.unsent:
             end = now + self._hardware.message_time(*link, 0, self._random)
             self._queue.push(end, Turn.ARRIVE, message.target, replace(message, fate=Fate.UNSENT))
             return
         mishap = channel.mishap()
+        message = replace(message, fate=mishap.fate)
         if mishap.lost:
-            message = replace(message, payload=None, entries=None, fate=Fate.LOST)
-        self._transmit(message, now, letter.numbers, letter.bytes, mishap)
+            message = replace(message, payload=None, entries=None)
+        self._transmit(message, now, letter.numbers, letter.bytes, mishap, roundoff)
         if mishap.copied and not mishap.lost:
-            self._transmit(replace(message, fate=Fate.COPY), now, letter.numbers, letter.bytes, _NO_MISHAP)
+            copy = replace(message, fate=Fate.COPY)
+            self._transmit(copy, now, letter.numbers, letter.bytes, _NO_MISHAP, roundoff)
 
-    def _transmit(self, message: Message, now: float, nonzero: int, size: int, mishap: Mishap) -> None:
+    def _transmit(
+        self,
+        message: Message,
+        now: float,
+        nonzero: int,
+        size: int,
+        mishap: Mishap,
+        roundoff: Roundoff = EXACT,
+    ) -> None:
         """Let a message travel over its link, behind the one before it."""
         link = message.source, message.target
         start = max(now, self._link_free.get(link, now))
@@ -361,12 +379,8 @@ class EventEngine:
         self._link_free[link] = end
         if mishap.stepped_aside:
             end += self._delay
-        values, fate = self._values(link), message.fate
-        self._note(
-            Event(
-                "message", message.kind, *link, message.iteration, start, end, 0, values, nonzero, size, fate
-            )
-        )
+        what = (message.kind, *link, message.iteration, start, end, 0, self._values(link), nonzero, size)
+        self._note(Event("message", *what, message.fate, roundoff))
         self._queue.push(end, Turn.ARRIVE, message.target, message)
 
     def _values(self, link: tuple[int, int]) -> int:

@@ -89,16 +89,15 @@ class MeshTiming:
         """Time that heads of packets waited for links, all together, in ns."""
         return float((self.record.crossed_at - self.record.asked_at).sum())
 
-    def core_use(self, bins: int) -> Floats:
-        """Return the share of each of so many equal parts of the makespan in which each core works."""
+    def core_use(self, bins: int, cores: Integers) -> Floats:
+        """Return the share of each of so many equal parts of the makespan in which these cores work."""
         job = self.record.job
-        cores = self.plan.tile_core[self.plan.job_tile[job]]
-        return self._use(cores, self.record.job_start, self.plan.job_ns[job], len(self.core_busy), bins)
+        owner = self.plan.tile_core[self.plan.job_tile[job]]
+        return self._use(owner, self.record.job_start, self.plan.job_ns[job], cores, bins)
 
-    def link_use(self, bins: int) -> Floats:
-        """Return the share of each of so many equal parts of the makespan in which each link is taken."""
-        links, length = self._crossed_links, self._crossing_ns
-        return self._use(links, self.record.crossed_at, length, self.plan.links, bins)
+    def link_use(self, bins: int, links: Integers) -> Floats:
+        """Return the share of each of so many equal parts of the makespan in which these links are taken."""
+        return self._use(self._crossed_links, self.record.crossed_at, self._crossing_ns, links, bins)
 
     def in_flight(self) -> list[InFlight]:
         """Return the packets that have not arrived everywhere: none, after a whole mini-batch."""
@@ -120,10 +119,13 @@ class MeshTiming:
     def _crossing_ns(self) -> Floats:
         return self.plan.route_ns[self.plan.branch_route[self.record.crossed]]
 
-    def _use(self, owner: Integers, start: Floats, length: Floats, owners: int, bins: int) -> Floats:
-        share = np.zeros((owners, bins))
-        if self.makespan > 0:
-            add_busy(owner, start, length, self.makespan / bins, share)
+    def _use(self, owner: Integers, start: Floats, length: Floats, chosen: Integers, bins: int) -> Floats:
+        share = np.zeros((len(chosen), bins))
+        if self.makespan > 0 and len(owner) and len(chosen):
+            row = np.full(1 + max(int(owner.max()), int(chosen.max())), -1)
+            row[chosen] = np.arange(len(chosen))
+            mine = row[owner] >= 0
+            add_busy(row[owner][mine], start[mine], length[mine], self.makespan / bins, share)
         return share
 
 

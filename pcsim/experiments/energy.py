@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from pcsim.engine.mesh import simulate_mesh
 from pcsim.engine.mesh_plan import make_plan
 from pcsim.engine.mesh_times import priced_durations
 from pcsim.engine.observer import Statistics
-from pcsim.errors import ConfigurationError, refuse_unless
+from pcsim.errors import ConfigurationError, ShapeError, refuse_unless
 from pcsim.experiments.experiment import Experiment
 from pcsim.experiments.meter import Meter, as_sent
 from pcsim.experiments.pricing import setting_of
@@ -59,6 +59,41 @@ class Bills:
     events: Bill
 
 
+def check_measurable(experiment: Experiment, mini_batches: int) -> None:
+    """Refuse what `measure` could not do, before it begins.
+
+    Raises:
+        ConfigurationError: fewer mini-batches than one, or more than an epoch has; messages that go astray.
+        ShapeError: data and network do not fit.
+    """
+    check_fit(experiment.network, experiment.dataset, experiment.batch)
+    there = len(experiment.dataset.train_inputs) // experiment.batch
+    if not 1 <= mini_batches <= there:
+        raise ConfigurationError(f"mini-batches = {mini_batches}: expected 1 to {there}, an epoch's")
+    if experiment.channels.faults.active:
+        raise ConfigurationError("faults: expected a model without [faults], whose energy is not known")
+
+
+def check_mapping(experiment: Experiment, machine: Machine, mapping: Mapping) -> None:
+    """Refuse a mapping of another machine, network or chip, or one that nobody could simulate.
+
+    Raises:
+        ConfigurationError: of another machine or mesh, a mesh that is too large, an order without a list.
+        ShapeError: of another network.
+    """
+    if mapping.machine != machine.name:
+        raise ConfigurationError(
+            f"mapping for the machine {mapping.machine}: expected one for {machine.name}; "
+            f"name it with --hardware {mapping.machine}, or make another mapping (pcsim map)"
+        )
+    mapping.chip.check_simulated(machine.name)
+    if mapping.sizes != experiment.network.sizes:
+        raise ShapeError(
+            f"mapping of a network with layers {list(mapping.sizes)}: "
+            f"expected {list(experiment.network.sizes)}"
+        )
+
+
 def measure(experiment: Experiment, mini_batches: int, tell: Callable[[], None] = lambda: None) -> Measured:
     """Train a copy of the network on the first mini-batches and count what was done.
 
@@ -72,14 +107,8 @@ def measure(experiment: Experiment, mini_batches: int, tell: Callable[[], None] 
         ShapeError: data and network do not fit.
         NonFiniteError: activities or energy became infinite or NaN.
     """
-    network, batch = _copy(experiment.network), experiment.batch
-    check_fit(network, experiment.dataset, batch)
-    there = len(experiment.dataset.train_inputs) // batch
-    if not 1 <= mini_batches <= there:
-        raise ConfigurationError(f"mini-batches = {mini_batches}: expected 1 to {there}, an epoch's")
-    channels = experiment.channels
-    if channels.faults.active:
-        raise ConfigurationError("faults: expected a model without [faults], whose energy is not known")
+    check_measurable(experiment, mini_batches)
+    network, batch, channels = _copy(experiment.network), experiment.batch, experiment.channels
     meter = Meter(network, batch)
     units = network.layers(batch, experiment.rule, reference)
     plan = _watched(experiment.schedule.plan(network), meter)
@@ -156,8 +185,7 @@ def charge_mapped(
         ShapeError: a mapping of another network.
     """
     network, batch = experiment.network, experiment.batch
-    if mapping.machine != machine.name:
-        raise ConfigurationError(f"mapping for {mapping.machine}: expected one for {machine.name}")
+    check_mapping(experiment, machine, mapping)
     program = Program.build(network, experiment.schedule)
     plain = setting_of(network, batch, experiment.rule, machine)
     plan = make_plan(program, mapping, batch, priced_durations(program, plain))
@@ -209,7 +237,7 @@ def _copy(network: Network) -> Network:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _WatchedOperations(Operations):
     """A vocabulary whose learning phase is counted: the engine adds it to an order without a list."""
 
@@ -232,5 +260,6 @@ def _watched(plan: Program | Reaction, meter: Meter) -> Program | Reaction:
         for operation in order(ops, layer):
             yield operation if operation is None else meter.watch_next(operation)
 
-    counted = _WatchedOperations(vocabulary.network, vocabulary.step_sizes, meter)
+    given = {one.name: getattr(vocabulary, one.name) for one in fields(vocabulary)}
+    counted = _WatchedOperations(**given, meter=meter)
     return replace(plan, operations=counted, order=watched)

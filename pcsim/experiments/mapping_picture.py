@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from pcsim.experiments.mapping import Mapped
+from pcsim.hardware.chip import Chip
 from pcsim.hardware.mapping import Mapping
 from pcsim.hardware.routes import link_ends
 from pcsim.report.style import EMPTY, FAINT, MAP, PAPER, in_bytes, layer_colours
@@ -22,6 +25,8 @@ BINS = 240
 CELL, LANE = 0.58, 0.1  # size of a core, and how far a link lies beside the middle of its lane
 HEAT = LinearSegmentedColormap.from_list("traffic", ["#f3c9a5", "#D55E00", "#5a1a00"])
 MOST_LABELLED = 260  # cores on a mesh whose layers are written into them
+MOST_EMPTY = 4096  # cores on a mesh that is drawn whole; of a larger one only the part that is used
+MOST_LINES = 20_000  # links that are drawn, those with the most bytes
 LEAST_GAP = 0.07  # of the strip's height, between the numbers of two layers
 MOST_LINKS = 24  # rows of the strip below
 
@@ -32,11 +37,11 @@ def draw_mapping(mapped: Mapped) -> Figure:
     Cores have the colour of their layer, links a width and a colour by the bytes of one mini-batch; each of
     the two links between neighbours lies on the right of its direction.
     """
-    chip = mapped.mapping.chip
-    height = float(np.clip(1.1 + 4.4 * chip.rows / chip.columns, 3.0, 5.2))
+    window = _window(mapped)
+    height = float(np.clip(1.1 + 4.4 * window.rows / window.columns, 3.0, 5.2))
     figure = Figure(figsize=(9.6, height), layout="constrained")
     mesh, strips = figure.subfigures(1, 2, width_ratios=(1.25, 1), squeeze=False)[0]
-    _draw_mesh(mesh.subplots(), mapped)
+    _draw_mesh(mesh.subplots(), mapped, window)
     cores, links = strips.subplots(2, 1, sharex=True, height_ratios=(1.4, 1))
     _draw_use(cores, links, mapped)
     schedule = mapped.schedule
@@ -47,7 +52,35 @@ def draw_mapping(mapped: Mapped) -> Figure:
     return figure
 
 
-def _draw_mesh(ax: Axes, mapped: Mapped) -> None:
+@dataclass(frozen=True)
+class Window:
+    """The part of a mesh that is drawn.
+
+    Attributes:
+        top: its first row.
+        left: its first column.
+        rows: how many.
+        columns: how many.
+    """
+
+    top: int
+    left: int
+    rows: int
+    columns: int
+
+
+def _window(mapped: Mapped) -> Window:
+    """Return the whole mesh, or of a large one the rectangle that holds all tiles and their packets' ways."""
+    chip = mapped.mapping.chip
+    if chip.cores <= MOST_EMPTY:
+        return Window(0, 0, chip.rows, chip.columns)
+    # XY routes stay within the rectangle of their ends.
+    rows, columns = np.divmod(np.array(mapped.mapping.cores), chip.columns)
+    top, left = int(rows.min()), int(columns.min())
+    return Window(top, left, int(rows.max()) - top + 1, int(columns.max()) - left + 1)
+
+
+def _draw_mesh(ax: Axes, mapped: Mapped, window: Window) -> None:
     """Draw cores and links where they are on the chip."""
     mapping = mapped.mapping
     chip, layers = mapping.chip, len(mapping.sizes)
@@ -56,20 +89,31 @@ def _draw_mesh(ax: Axes, mapped: Mapped) -> None:
     for tile in mapping.tiles:
         held.setdefault(tile.core, []).append(tile.layer)
     boxes, faces = [], []
-    for core in range(chip.cores):
+    empty = window.rows * window.columns <= MOST_EMPTY
+    for core in _cores_in(window, chip) if empty else mapping.cores:
         row, column = chip.place(core)
         boxes.append(Rectangle((column - CELL / 2, row - CELL / 2), CELL, CELL))
         faces.append(colours[held[core][0]] if core in held else EMPTY)
-        if core in held and chip.cores <= MOST_LABELLED:
-            _label(ax, column, row, sorted(set(held[core])), chip.columns)
+        if core in held and window.rows * window.columns <= MOST_LABELLED:
+            _label(ax, column, row, sorted(set(held[core])), window.columns)
     ax.add_collection(PatchCollection(boxes, facecolors=faces, edgecolors="none", zorder=2))
     carried = mapped.traffic.link_bytes
     if carried.any():
-        _draw_links(ax, mapping, carried)
-    ax.set(xlim=(-0.6, chip.columns - 0.4), ylim=(chip.rows - 0.4, -0.6), aspect="equal")
+        _draw_links(ax, mapping, carried, max(window.rows, window.columns))
+    right, bottom = window.left + window.columns, window.top + window.rows
+    ax.set(xlim=(window.left - 0.6, right - 0.4), ylim=(bottom - 0.4, window.top - 0.6), aspect="equal")
     ax.set_axis_off()
     used = f"{len(mapping.cores):,} of {chip.cores:,} cores, {mapped.traffic.packets:,} packets"
-    ax.set_title(f"{used}, {in_bytes(mapped.traffic.bytes_times_hops)} × hops a mini-batch")
+    part = f"\nonly rows {window.top} to {bottom - 1}, columns {window.left} to {right - 1} of {chip.rows}x"
+    part = "" if window.rows * window.columns == chip.cores else f"{part}{chip.columns} are shown"
+    ax.set_title(f"{used}, {in_bytes(mapped.traffic.bytes_times_hops)} × hops a mini-batch{part}")
+
+
+def _cores_in(window: Window, chip: Chip) -> Iterator[int]:
+    """Yield the cores of a part of a mesh."""
+    for row in range(window.top, window.top + window.rows):
+        first = row * chip.columns + window.left
+        yield from range(first, first + window.columns)
 
 
 def _label(ax: Axes, column: int, row: int, layers: list[int], columns: int) -> None:
@@ -81,11 +125,13 @@ def _label(ax: Axes, column: int, row: int, layers: list[int], columns: int) -> 
     )
 
 
-def _draw_links(ax: Axes, mapping: Mapping, carried: np.ndarray[Any, np.dtype[np.int64]]) -> None:
+def _draw_links(
+    ax: Axes, mapping: Mapping, carried: np.ndarray[Any, np.dtype[np.int64]], across: int
+) -> None:
     """Draw the links that carry anything, the thickest last, with a scale."""
     chip = mapping.chip
     chosen = np.flatnonzero(carried)
-    chosen = chosen[np.argsort(carried[chosen], kind="stable")]
+    chosen = chosen[np.argsort(carried[chosen], kind="stable")][-MOST_LINES:]
     segments = []
     for link in chosen.tolist():
         ends = [chip.place(core) for core in link_ends(chip, link)]
@@ -96,7 +142,7 @@ def _draw_links(ax: Axes, mapping: Mapping, carried: np.ndarray[Any, np.dtype[np
         start = np.array([column, row]) + beside + along * CELL / 2
         segments.append([start, start + along * (1 - CELL)])
     share = carried[chosen] / carried.max()
-    reach = 72 * 4.6 * LANE * 1.8 / max(chip.columns, chip.rows)  # points between the two links of a lane
+    reach = 72 * 4.6 * LANE * 1.8 / across  # points between the two links of a lane
     collection = LineCollection(
         segments,
         linewidths=np.maximum(0.35 * reach, reach * np.sqrt(share)),
@@ -122,7 +168,7 @@ def _draw_use(cores: Axes, links: Axes, mapped: Mapped) -> None:
     scale, unit = _unit(timing.makespan)
     end = timing.makespan / scale
     look: dict[str, Any] = {"aspect": "auto", "cmap": MAP, "vmin": 0, "vmax": 1, "interpolation": "nearest"}
-    image = cores.imshow(timing.core_use(BINS)[order], extent=(0, end, len(order), 0), **look)
+    image = cores.imshow(timing.core_use(BINS, np.array(order)), extent=(0, end, len(order), 0), **look)
     _name_layers(cores, mapping, order)
     mean, most = (
         one / (timing.makespan or 1) for one in (timing.core_busy[order].mean(), timing.core_busy.max())
@@ -131,7 +177,7 @@ def _draw_use(cores: Axes, links: Axes, mapped: Mapped) -> None:
     chosen = np.argsort(-timing.link_busy, kind="stable")[:MOST_LINKS]
     chosen = chosen[timing.link_busy[chosen] > 0]
     if len(chosen):
-        use = timing.link_use(BINS)[chosen]
+        use = timing.link_use(BINS, chosen)
         links.imshow(use, extent=(0, end, len(chosen), 0), **(look | {"vmax": use.max()}))
         share = timing.link_busy.max() / timing.makespan
         links.set_title(

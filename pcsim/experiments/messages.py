@@ -17,10 +17,11 @@ import numpy as np
 
 from pcsim.config import ModelConfig, load_model
 from pcsim.errors import ConfigurationError, NonFiniteError
-from pcsim.experiments.experiment import Experiment
+from pcsim.experiments.experiment import Experiment, build_channels
 from pcsim.experiments.run import EngineName, run
 from pcsim.kernels import Kernels
 from pcsim.schedule.channel import IN_TIME
+from pcsim.training.loop import check_fit
 
 FILE = "runs.jsonl"
 DEAD_LAYER = 1
@@ -44,7 +45,11 @@ class Axis:
 AXES = {
     axis.name: axis
     for axis in (
-        Axis("threshold", "entries sent, share of all", ("messages.threshold", "messages.error_threshold")),
+        Axis(
+            "threshold",
+            "entries sent, of those of dense messages",
+            ("messages.threshold", "messages.error_threshold"),
+        ),
         Axis("format", "bits a value", ("messages.format", "messages.error_format")),
         Axis("state", "format of activities", ("states.format",)),
         Axis("loss", "probability of loss", ("faults.loss",)),
@@ -186,31 +191,57 @@ def points(values: Mapping[str, Sequence[str]], orders: Sequence[str], seeds: in
     ]
 
 
-def study(
-    model: Path,
-    chosen: Sequence[Point],
-    overrides: Sequence[str],
-    folder: Path | None,
-    kernels: Kernels,
-    advance: Callable[[], None] = lambda: None,
-) -> list[Row]:
-    """Do all runs, but for those that the folder has already, and return their rows.
+@dataclass(frozen=True)
+class Plan:
+    """A study that could begin.
+
+    Attributes:
+        runs: what is varied, and the model with it.
+        folder: where rows are kept; nowhere if None.
+        kept: rows that the folder has, by fingerprint.
+    """
+
+    runs: tuple[tuple[Point, ModelConfig], ...]
+    folder: Path | None
+    kept: Mapping[str, Row]
+
+
+def plan_study(
+    model: Path, chosen: Sequence[Point], overrides: Sequence[str], folder: Path | None = None
+) -> Plan:
+    """Look whether all runs can be done, and which are done already.
 
     Args:
         model: the model file.
-        chosen: the runs.
+        chosen: the runs, at least one.
         overrides: of the model, for all runs.
         folder: where rows are kept; nowhere if not given.
+
+    Raises:
+        ConfigurationError: a value that cannot be, data that are not there, or a folder of something else.
+        ShapeError: data and network do not fit.
+    """
+    runs = [(point, load_model(model, [*overrides, *point.overrides()])) for point in chosen]
+    first = Experiment.from_model(runs[0][1])
+    check_fit(first.network, first.dataset, first.batch)
+    for _, settings in runs:
+        build_channels(settings.messages, settings.states, settings.faults).check(first.network)
+    return Plan(tuple(runs), folder, {row.run: row for row in _kept(folder)} if folder else {})
+
+
+def study(plan: Plan, kernels: Kernels, advance: Callable[[], None] = lambda: None) -> list[Row]:
+    """Do all runs, but for those that are kept already, and return their rows.
+
+    Args:
+        plan: the runs.
         kernels: who does the arithmetic.
         advance: called after each run.
 
     Raises:
-        ConfigurationError: a value that cannot be; the folder cannot be written, or holds something else.
+        ConfigurationError: the folder cannot be written.
     """
-    plan = [(point, load_model(model, [*overrides, *point.overrides()])) for point in chosen]
-    kept = {row.run: row for row in _kept(folder)} if folder else {}
-    rows = []
-    for point, settings in plan:
+    folder, kept, rows = plan.folder, dict(plan.kept), []
+    for point, settings in plan.runs:
         engine = engine_for(settings)
         name = fingerprint(settings, engine)
         if name not in kept:

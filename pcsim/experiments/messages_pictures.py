@@ -7,17 +7,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import PercentFormatter
 
 from pcsim.experiments.messages import AXES, Summary
-from pcsim.report.style import INCHES, LINES, line_look
+from pcsim.report.style import INCHES, LINES, PAPER, line_look
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MARKERS = "osD^vP"
+SHARES = (0.001, 0.003, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0)  # of entries, for ticks
 TITLES = {
-    "threshold": "Thresholded messages: accuracy against what is sent",
+    "threshold": "Accuracy against what is sent, by θ of predictions/of errors",
     "format": "Quantised messages: accuracy against bits",
     "state": "Quantised activities: accuracy against their format",
     "loss": "Lost messages",
@@ -95,7 +97,13 @@ def _line(ax: Axes, index: int, order: str, mine: Sequence[Summary], places: Seq
 def _scale(ax: Axes, axis: str, places: Sequence[float]) -> None:
     """Let rates that span decades have a scale on which one can tell them apart, with 0 on it."""
     positive = [place for place in places if place > 0]
-    if axis not in ("format", "state") and positive and max(positive) > 30 * min(positive):
+    if axis == "threshold" and positive:
+        ax.set_xscale("log")
+        ticks = [one for one in SHARES if min(positive) * 0.9 <= one <= 1]
+        ax.set_xticks(ticks, [f"{one:.0%}" if one >= 0.01 else f"{one:.1%}" for one in ticks])
+        ax.set_xticks([], minor=True)
+        ax.set_xlim(0.9 * min(positive), 1.08)
+    elif axis not in ("format", "state") and positive and max(positive) > 30 * min(positive):
         smallest = min(positive)
         if min(places) == 0:
             ax.set_xscale("symlog", linthresh=smallest, linscale=0.4)
@@ -127,4 +135,6 @@ def _name_points(ax: Axes, axis: str, shown: Sequence[Summary], places: dict[Sum
             rotation=90,
             fontsize=6.5,
             color=LINES[0],
+            path_effects=[withStroke(linewidth=2.5, foreground=PAPER)],  # readable where a line crosses
+            zorder=4,
         )

@@ -30,7 +30,7 @@ from pcsim.schedule import locality
 from pcsim.schedule.program import Program, Reaction
 from pcsim.tracing.interrupts import remembered
 from pcsim.tracing.probes import Probe
-from pcsim.tracing.recorder import Recorder
+from pcsim.tracing.recorder import ROUNDING_FIELDS, Recorder
 from pcsim.tracing.writer import TraceWriter
 from pcsim.training.loop import Epoch, Position, check_fit, train
 
@@ -418,7 +418,17 @@ def _recorder(
     every, steps = experiment.record_every, experiment.training_steps
     splits = [split for split in experiment.dataset.splits if split != "train"]
     return Recorder(
-        writer, experiment.network, units, statistics, iterations, probes, every, steps, names, splits
+        writer,
+        experiment.network,
+        units,
+        statistics,
+        iterations,
+        probes,
+        every,
+        steps,
+        names,
+        splits,
+        ROUNDING_FIELDS if experiment.channels.round else {},
     )
 
 

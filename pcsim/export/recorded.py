@@ -67,6 +67,15 @@ def read_model(trace: TraceReader) -> Model:
     told = trace.attributes.get("experiment")
     try:
         network, schedule = told["network"], told["schedule"]  # type: ignore[index]
+        precisions = str(schedule.get("precisions", "constant"))  # older traces know no others
+    except (KeyError, TypeError, AttributeError):
+        raise _not_told(trace) from None
+    if precisions != "constant":
+        raise TraceError(
+            f"{trace.path} was recorded with schedule.precisions = '{precisions}': expected constant "
+            "precisions, which are all that an equation outside of pcsim is given; record a run with them"
+        )
+    try:
         return Model(
             tuple(network["layers"]),
             tuple(connection["kind"] for connection in network["connections"]),
@@ -82,10 +91,13 @@ def read_model(trace: TraceReader) -> Model:
             str(network["dtype"]),
         )
     except (KeyError, TypeError, IndexError, ValueError) as error:
-        raise TraceError(
-            f"{trace.path} does not say what its network is: "
-            "expected the root attribute experiment of pcsim.run"
-        ) from error
+        raise _not_told(trace) from error
+
+
+def _not_told(trace: TraceReader) -> TraceError:
+    return TraceError(
+        f"{trace.path} does not say what its network is: expected the root attribute experiment of pcsim.run"
+    )
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pcsim.errors import refuse_unless
+from pcsim.errors import ConfigurationError, refuse_unless
+
+MOST_CORES = 2**22  # of a mesh that is simulated: every core and link has numbers of its own
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,18 @@ class Chip:
     def cores(self) -> int:
         """How many cores there are."""
         return self.rows * self.columns
+
+    def check_simulated(self, machine: str) -> None:
+        """Refuse a mesh that is too large for a simulation to hold.
+
+        Raises:
+            ConfigurationError: more than `MOST_CORES` cores.
+        """
+        if self.cores > MOST_CORES:
+            raise ConfigurationError(
+                f"hardware '{machine}' has {self.rows}x{self.columns} = {self.cores:,} cores: expected at "
+                f"most {MOST_CORES:,} to simulate their mesh; give it fewer rows or columns"
+            )
 
     def place(self, core: int) -> tuple[int, int]:
         """Return (row, column) of a core."""

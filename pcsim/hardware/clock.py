@@ -53,6 +53,7 @@ class Hardware:
         links: latency and jitter.
         operation_times: of single operations instead, by (name, layer).
         unpriced: what takes no time here only because nobody knows how much; see `machine_clock`.
+        unit: of all times: "ns" of a machine with prices in time; "" where they are nobody's seconds.
 
     Raises:
         ConfigurationError: a duration below 0.
@@ -65,6 +66,7 @@ class Hardware:
     links: Links = Links()
     operation_times: Mapping[tuple[str, int], float] = field(default_factory=dict)
     unpriced: tuple[str, ...] = ()
+    unit: str = ""
 
     def __post_init__(self) -> None:
         for name in ("time_per_operation", "time_per_multiplication", "time_per_message", "time_per_byte"):

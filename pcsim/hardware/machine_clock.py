@@ -46,6 +46,7 @@ def clock_of(setting: Setting, vocabulary: Operations, links: Links = _NO_DELAY)
         links=_with_hops(links, setting),
         operation_times={key: duration(work, prices) for key, work in works.items()},
         unpriced=unpriced_of(works.values(), prices),
+        unit="ns" if machine.prices.time_unit == "ns" else "",
     )
 
 

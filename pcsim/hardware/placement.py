@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +34,10 @@ def place(program: Program, chip: Chip, batch: int, placement: str, machine: str
         machine: the chip's name.
 
     Raises:
-        ConfigurationError: the network does not fit, the placement is unknown, or the file is of another
-            network.
+        ConfigurationError: the network does not fit, the placement is unknown, the file is of another network
+            or machine, or the mesh has too many cores to be simulated.
     """
+    chip.check_simulated(machine)
     if placement.endswith(".json"):
         return _placed_by_file(program, chip, batch, Path(placement), machine)
     if placement not in PLACEMENTS:
@@ -45,7 +47,7 @@ def place(program: Program, chip: Chip, batch: int, placement: str, machine: str
     if placement == "traffic":
         cores = place_by_traffic(streams_of(program, tiles, batch), len(tiles), chip)
     else:
-        cores = list(strips(chip, 1, turning=placement == "snake"))
+        cores = _first(strips(chip, 1, turning=placement == "snake"), len(tiles))
     placed = tuple(replace(tile, core=core) for tile, core in zip(tiles, cores, strict=False))
     return Mapping(machine, chip, program.network.sizes, placed, placement)
 
@@ -74,10 +76,10 @@ def place_by_traffic(streams: Sequence[Stream], tiles: int, chip: Chip) -> list[
     each target (or as a share of one packet), so what is found is judged by its trees. No tile shares a core.
     """
     heights = sorted({1, *(2**power for power in range(12) if 2**power < chip.rows), chip.rows})
-    tried = [list(strips(chip, 1, turning=False))[:tiles]]
-    tried += [list(strips(part, height))[:tiles] for part, height in ((chip, one) for one in heights)]
+    tried = [_first(strips(chip, 1, turning=False), tiles)]
+    tried += [_first(strips(chip, height), tiles) for height in heights]
     corner = _corner(chip, tiles)
-    inside = [list(strips(corner, height))[:tiles] for height in heights if height <= corner.rows]
+    inside = [_first(strips(corner, height), tiles) for height in heights if height <= corner.rows]
     tried += [[_moved(core, corner, chip) for core in cores] for cores in inside]
     best = min(tried, key=lambda cores: bytes_times_hops(streams, chip, cores))
     if (
@@ -92,6 +94,11 @@ def place_by_traffic(streams: Sequence[Stream], tiles: int, chip: Chip) -> list[
         ]
         best = min([best, *found], key=lambda cores: bytes_times_hops(streams, chip, cores))
     return best
+
+
+def _first(cores: Iterator[int], number: int) -> list[int]:
+    """Return so many cores from the start: a mesh may have far more than there are tiles."""
+    return list(islice(cores, number))
 
 
 def _least(streams: Sequence[Stream]) -> int:
@@ -151,6 +158,11 @@ def _placed_by_file(program: Program, chip: Chip, batch: int, path: Path, machin
     if given.sizes != program.network.sizes:
         raise ConfigurationError(
             f"{path} is of a network with layers {list(given.sizes)}: expected {list(program.network.sizes)}"
+        )
+    if given.machine != machine:
+        raise ConfigurationError(
+            f"{path} is for the machine {given.machine}: expected {machine}; name it with --hardware "
+            f"{given.machine}, or make a mapping for this one"
         )
     if (given.chip.rows, given.chip.columns) != (chip.rows, chip.columns):
         raise ConfigurationError(

@@ -123,7 +123,8 @@ def traffic_of(program: Program, mapping: Mapping, batch: int) -> Traffic:
         for one in tree.links:
             packets[one] += stream.rounds
             size[one] += stream.rounds * stream.bytes
-    horizontal = sum(int(count) for one, count in enumerate(packets) if is_horizontal(one))
+    along_rows = [direction for direction in range(4) if is_horizontal(direction)]
+    horizontal = int(packets.reshape(-1, 4)[:, along_rows].sum())
     vertical = int(packets.sum()) - horizontal
     merged = merges(program, mapping.tiles) * batch
     return Traffic(tuple(streams), sent, local, horizontal, vertical, packets, size, merged)

@@ -12,7 +12,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from pcsim.report.numbers import Timeline, Traffic, read_timeline, read_traffic
-from pcsim.report.style import DOWN, FAINT, LINES, MAP, PAPER, UP, in_bytes, own_axes, whole_ticks
+from pcsim.report.style import DOWN, FAINT, INK, LINES, MAP, PAPER, UP, in_bytes, own_axes, whole_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,6 +32,14 @@ COLOURS = {
     "error": DOWN,
 }
 OTHER = LINES[5]  # a user's own operations
+# How what went wrong is marked: the marker, what it is, and whether it lies at the end of the arrow.
+MARKS = {
+    "lost": ("x", "lost", True),
+    "unsent": ("|", "not sent, core dead", True),
+    "delayed": ("o", "delayed", True),
+    "reordered": ("D", "reordered", True),
+    "copy": ("s", "second copy", False),
+}
 BAR = 0.56  # height of an operation's bar; layers are 1 apart
 
 
@@ -61,6 +69,7 @@ def plot_timeline(
             chosen = shown & (names == name) & what
             if chosen.any():
                 draw(ax, timeline, chosen, name)
+    _marks(ax, timeline, shown)
     _by_layer(ax, timeline)
     cut = f", first {shown.sum():,} of {timeline.events:,} events" if timeline.events > shown.sum() else ""
     ax.set_title(f"Timeline of training step {timeline.step:,}{cut}")
@@ -105,6 +114,21 @@ def _arrows(ax: Axes, timeline: Timeline, chosen: npt.NDArray[np.bool_], name: s
         zorder=3,
     )
     ax.plot([], [], color=COLOURS.get(name, OTHER), marker=">", ms=3, lw=1, label=f"{name} message")
+
+
+def _marks(ax: Axes, timeline: Timeline, shown: npt.NDArray[np.bool_]) -> None:
+    """Mark what went wrong, at the end of an arrow (of a second copy at its foot) or of an operation."""
+    fates = np.asarray(timeline.fates)
+    for fate, (marker, name, at_end) in MARKS.items():
+        chosen = shown & (fates == fate)
+        if not chosen.any():
+            continue
+        time = (timeline.end if at_end else timeline.start)[chosen]
+        source, target = timeline.layer[chosen], timeline.target[chosen]
+        away = np.where(timeline.messages[chosen], np.sign(target - source) * BAR / 2, 0)
+        height = np.where(at_end & timeline.messages[chosen], target - away, source + away)
+        look: dict[str, Any] = {"mec": INK, "mfc": "none", "mew": 1.1, "ms": 7 if marker == "|" else 4.5}
+        ax.plot(time, height, marker, label=name, ls="none", zorder=4, **look)
 
 
 def plot_raster(trace: TraceReader | Timeline, *, step: int | None = None, ax: Axes | None = None) -> Axes:

@@ -138,6 +138,8 @@ class Timeline(Numbers):
         target: who receives; −1 for an operation, (N,).
         start, end: in the hardware's time units, (N,).
         values, nonzero_values, bytes: of messages, (N,).
+        fates: what became of each message, as `pcsim.analysis.messages.FATES`; of an operation "unsent" where
+            its core was too dead to send what it says, else "none".
         events: in that training step; more than N if the rest was cut off.
         total_layers: of the network.
     """
@@ -152,6 +154,7 @@ class Timeline(Numbers):
     values: Ints
     nonzero_values: Ints
     bytes: Ints
+    fates: tuple[str, ...]
     events: int
     total_layers: int
 
@@ -292,11 +295,16 @@ def read_timeline(trace: TraceReader, step: int | None = None, most: int = 20_00
     order = np.lexsort((columns["end"], columns["start"]))
     names, messages = table.decode("name", rows)[order], table.decode("kind", rows)[order] == "message"
     seen = max(columns["layer"].max(), columns["target"].max())
+    if "fate" in table.columns:
+        fates = table.decode("fate", rows)[order]
+    else:  # versions 1 and 2
+        fates = np.where(messages, "arrives", "none")
     return Timeline(
         step=step,
         names=tuple(str(name) for name in names),
         messages=messages,
         **{name: values[order] for name, values in columns.items()},
+        fates=tuple(str(fate) for fate in fates),
         events=behind - first,
         total_layers=max(len(read_run(trace).sizes), int(seen) + 1),
     )

@@ -25,8 +25,16 @@ from pcsim.report.curves import (
 )
 from pcsim.report.error_flow import error_scale, moments, plot_error_flow
 from pcsim.report.events import MOST_TICKS, plot_raster, plot_timeline, plot_traffic, traffic_scale
+from pcsim.report.messages import (
+    changes_table,
+    draw_changes,
+    draw_mishaps,
+    mishaps_table,
+    read_messages,
+)
 from pcsim.report.network import plot_network
 from pcsim.report.numbers import ErrorFlow, Traffic, read_angles, read_timeline
+from pcsim.report.rounding import draw_rounding, rounded, rounding_table
 from pcsim.report.runs import Run
 from pcsim.report.sent import plot_sent, read_sent
 from pcsim.report.sent import table as sent_table
@@ -36,6 +44,7 @@ from pcsim.report.tables import NumberTable
 if TYPE_CHECKING:
     from pcsim.tracing.reader import TraceReader
 
+FATES_SINCE = 3  # version of the trace format that says what became of messages
 # What light and dark pages choose themselves; see the page's style sheet.
 PAGE_COLOURS = {INK: "currentColor", PAPER: "var(--paper)", EMPTY: "var(--empty)", HATCH: "var(--hatch)"}
 
@@ -238,6 +247,38 @@ def _traffic(sources: Sequence[Source]) -> Section:
     return section
 
 
+def _messages(sources: Sequence[Source]) -> Section:
+    section = Section(
+        "messages",
+        "Messages",
+        "Of runs with thresholds, number formats or faults: which share of its entries a message carries; "
+        "how large numbers and their rounding errors are beside what the format has (grey: from its smallest "
+        "number above 0 to its largest); and which share of the messages was lost, late, doubled or never "
+        "sent. Predictions are below the white line, errors above it. All recorded training steps together; "
+        "grey cells had no message.",
+        wide=True,
+    )
+    told = [source for source in sources if source.run.experiment.get("channels")]
+    for source in _with_events(told, section):
+        found = read_messages(source.trace)
+        if found is None:
+            continue
+        old = (source.run.schema_version or 0) < FATES_SINCE
+        if found.changes:
+            _draw(section, draw_changes(found), f"entries sent over iterations by {source.name}", source.name)
+            section.tables.append(changes_table(found, source.name))
+        if formats := rounded(found):
+            _draw(section, draw_rounding(formats), f"rounding in {source.name}", source.name)
+            section.tables.append(rounding_table(formats, source.name))
+        if found.mishaps:
+            _draw(section, draw_mishaps(found), f"fates of messages of {source.name}", source.name)
+        if found.faulty and not old:
+            section.tables.append(mishaps_table(found, source.name))
+        if old and (found.faulty or found.rounds):
+            _note(section, "What rounding and faults did is not in", [source], "it is of an older format")
+    return section
+
+
 def _network(sources: Sequence[Source]) -> Section:
     section = Section(
         "network", "Network", "Layers with their sizes; predictions go up, errors go down.", wide=True
@@ -288,6 +329,10 @@ def _add(
     section.pictures.append(Picture(svg(figure, description), caption))
 
 
+def _draw(section: Section, figure: Figure, description: str, caption: str) -> None:
+    section.pictures.append(Picture(svg(figure, description), caption))
+
+
 def _figure(height: float, width: float = INCHES["single"]) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
@@ -301,5 +346,6 @@ SECTIONS: tuple[Callable[[Sequence[Source]], Section], ...] = (
     _learning,
     _timeline,
     _traffic,
+    _messages,
     _network,
 )

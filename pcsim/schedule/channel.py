@@ -201,6 +201,12 @@ class Channels:
         """Whether anything happens at all."""
         return self.carry or self.states.format is not None
 
+    @property
+    def round(self) -> bool:
+        """Whether messages or activities have a number format of their own."""
+        numbers = (self.predictions.numbers, self.errors.numbers, self.states)
+        return any(rounding.format is not None for rounding in numbers)
+
     def check(self, network: Network) -> None:
         """Refuse what a network cannot have.
 

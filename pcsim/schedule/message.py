@@ -17,6 +17,10 @@ class Fate(StrEnum):
 
     ARRIVES = "arrives"
     """It reaches its receiver."""
+    DELAYED = "delayed"
+    """It reaches its receiver late, and those behind it on the link wait."""
+    REORDERED = "reordered"
+    """It steps aside and reaches its receiver late; those behind it may overtake it."""
     COPY = "copy"
     """It reaches its receiver a second time, which tells it nothing new."""
     LOST = "lost"
@@ -50,4 +54,4 @@ class Message:
     @property
     def arrives(self) -> bool:
         """Whether its receiver gets it."""
-        return self.fate in (Fate.ARRIVES, Fate.COPY)
+        return self.fate not in (Fate.LOST, Fate.UNSENT)

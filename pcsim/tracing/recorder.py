@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 from pcsim.network.layer import Layer, MessageKind
 from pcsim.network.network import Network
+from pcsim.schedule.message import Fate
 from pcsim.schedule.operation import Operation
 from pcsim.schedule.program import Program, Reaction
 from pcsim.tracing.probes import Probe, ProbeRecorder
@@ -20,6 +22,8 @@ from pcsim.tracing.writer import Table, TraceWriter
 OPERATIONS = ("initialise", "clamp", "predict", "compare", "relax", "learn", "compare_target")
 EVENT_NAMES = (*OPERATIONS, *MessageKind)
 EVENT_KINDS = ("operation", "message")
+NO_FATE = "none"  # of an operation that sends what it says, or says nothing
+EVENT_FATES = (NO_FATE, *Fate)
 
 
 class Energies(Protocol):
@@ -54,6 +58,10 @@ class TimelineEvent(Protocol):
     def nonzero_values(self) -> int: ...  # noqa: D102
     @property
     def bytes(self) -> int: ...  # noqa: D102
+    @property
+    def fate(self) -> Fate: ...  # noqa: D102
+    @property
+    def roundoff(self) -> object: ...  # noqa: D102
 
 
 class Recorder:
@@ -70,6 +78,7 @@ class Recorder:
         training_steps: how many there will be, about; sizes the file's chunks.
         names: of the operations that may occur, for those that are a user's own.
         splits: parts of the data set that are tested on after each epoch.
+        rounding: columns of events about rounding: `ROUNDING_FIELDS` where numbers are rounded, else none.
     """
 
     def __init__(
@@ -84,6 +93,7 @@ class Recorder:
         training_steps: int = 1000,
         names: Iterable[str] = (),
         splits: Iterable[str] = ("test",),
+        rounding: Mapping[str, Column] = MappingProxyType({}),
     ) -> None:
         self._units, self._energies, self._every, self._step = units, energies, every, 0
         batch = len(units[0].activity)
@@ -95,7 +105,9 @@ class Recorder:
         per_step = (12 * iterations + 10) * network.top  # operations and messages, an upper estimate
         own = tuple(dict.fromkeys(name.replace(" ", "_") for name in names if name not in EVENT_NAMES))
         self._event_names = (*EVENT_NAMES, *own)
-        self._events = _event_table(writer, (training_steps // every + 1) * per_step, self._event_names)
+        rows = (training_steps // every + 1) * per_step
+        self._rounding = dict(rounding)
+        self._events = _event_table(writer, rows, self._event_names, self._rounding)
         self._learning = _learning_table(writer, splits)
 
     @property
@@ -145,9 +157,12 @@ class Recorder:
         columns: dict[str, list[Any]] = {
             "kind": [EVENT_KINDS.index(event.kind) for event in timeline],
             "name": [names[event.name.replace(" ", "_")] for event in timeline],
+            "fate": [_fate_code(event) for event in timeline],
         }
         for field in EVENT_FIELDS:
             columns[field] = [getattr(event, field) for event in timeline]
+        for field in self._rounding:
+            columns[field] = [getattr(event.roundoff, field) for event in timeline]
         self._events.extend(step=np.full(len(timeline), self._step), **columns)
 
     def record_epoch(self, **values: float) -> None:
@@ -166,6 +181,20 @@ EVENT_FIELDS = {
     "nonzero_values": Column((), "int64", "numbers in the message that are not zero"),
     "bytes": Column((), "int64", "size of the message", "B"),
 }
+
+
+# Of a message's numbers, or of an activity's, as `pcsim.engine.channel.Roundoff` has them.
+ROUNDING_FIELDS = {
+    "rounding_error": Column((), "float32", "root mean square of what rounding changes the numbers by"),
+    "root_mean_square": Column((), "float32", "root mean square of the numbers before rounding"),
+    "largest": Column((), "float32", "largest absolute value of the numbers before rounding"),
+}
+
+
+def _fate_code(event: TimelineEvent) -> int:
+    """Return the code of what became of a message, or of what an operation ought to have sent."""
+    silent = event.kind == "operation" and event.fate is not Fate.UNSENT
+    return EVENT_FATES.index(NO_FATE if silent else event.fate)
 
 
 def _summary_table(writer: TraceWriter, network: Network, iterations: int, rows: int) -> Table:
@@ -189,12 +218,16 @@ def _summary_table(writer: TraceWriter, network: Network, iterations: int, rows:
     return writer.table("summary", "step", columns, coordinates, expected_rows=rows)
 
 
-def _event_table(writer: TraceWriter, rows: int, names: tuple[str, ...]) -> Table:
+def _event_table(
+    writer: TraceWriter, rows: int, names: tuple[str, ...], rounding: Mapping[str, Column]
+) -> Table:
     columns = {
         "step": Column((), "int64", "training step, counted from 0"),
         "kind": Column((), "int8", "operation or message", flags=EVENT_KINDS),
         "name": Column((), "int8", "operation, or kind of message", flags=names),
+        "fate": Column((), "int8", "what became of a message", flags=EVENT_FATES),
         **EVENT_FIELDS,
+        **rounding,
     }
     return writer.table("events", "event", columns, expected_rows=rows)
 

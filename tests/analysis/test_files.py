@@ -17,6 +17,7 @@ FUNCTIONS = [
     analysis.error_norms,
     analysis.event_counts,
     analysis.free_energy,
+    analysis.message_counts,
     analysis.sparsity,
     analysis.update_magnitudes,
 ]
@@ -41,7 +42,8 @@ def test_datasets_describe_themselves(make, function):
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_every_order_and_engine(each_run, function):
     """No analysis takes an order for granted; only events need the engine that has them."""
-    if function is analysis.event_counts and each_run.path and not _has_events(each_run.path):
+    of_events = function in (analysis.event_counts, analysis.message_counts)
+    if of_events and not _has_events(each_run.path):
         with pytest.raises(TraceError, match="--engine event"):
             function(each_run.path)
         return

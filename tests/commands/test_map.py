@@ -121,6 +121,17 @@ def test_what_cannot_be_mapped(arguments, words, machine):
     assert "\n" not in str(caught.value)
 
 
+def test_the_picture_of_a_huge_mesh_shows_the_part_that_is_used(machine, tmp_path):
+    """A million cores, of which a dozen are used: drawn at once, and the picture says what it leaves out."""
+    path = tmp_path / "huge.toml"
+    path.write_text(MACHINE.replace("rows = 3", "rows = 1000").replace("columns = 4", "columns = 1000"))
+    model = load_model("digits", ["training.batch=1"])
+    figure = draw_mapping(map_model(model, str(path), "snake"))
+    mesh = figure.axes[0]
+    assert "only rows 0 to 0, columns 0 to 10 of 1000x1000 are shown" in mesh.get_title()
+    assert len(mesh.texts) == 11
+
+
 def test_nothing_is_overwritten(machine, tmp_path):
     """A mapping may be the work of an hour: it must survive a second call, which must not begin to work."""
     out = tmp_path / "map.json"

@@ -73,6 +73,7 @@ def test_pictures_and_numbers_are_written(tmp_path):
     ("arguments", "hint"),
     [
         (("--depths", "2,x"), "--depths"),
+        (("--depths", "2,99999999"), "at most 4096 hidden layers"),
         (("--cores", "0"), "--cores"),
         (("--hardware", "loihi2019"), "loihi2018"),
         (("--accuracy-runs", "nothing.jsonl"), "nothing.jsonl"),

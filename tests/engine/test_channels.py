@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import HARD, ORDERS, RULES, Case, cases, run
 
-from pcsim.engine.channel import Channel, ChannelSet
+from pcsim.engine.channel import EXACT, Channel, ChannelSet, Mishap
 from pcsim.engine.event import EventEngine
 from pcsim.engine.fast import FastEngine
 from pcsim.engine.process import deliver
@@ -489,3 +489,58 @@ def test_timing_without_arithmetic_goes_through_channels_too():
     totals = engine.totals
     assert totals.messages == totals.received + totals.lost
     assert totals.lost > 0 < totals.copies
+
+
+# -------------------------------------------------------------------------------- what the timeline tells
+
+
+def test_roundoff_by_hand():
+    """0.3 and −0.6 in Q2.1 become 0.5 and −0.5: errors 0.2 and 0.1, so √(0.05/2); the signal is √(0.45/2)."""
+    channel = Channel(Channels(Messages(numbers=Rounding("Q2.1"))), (0, 1), (1, 2), np.dtype(float), None)
+    payload = np.array([[0.3, -0.6]])
+    found = channel.roundoff(payload, channel.send(payload, 0))
+    assert found.rounding_error == pytest.approx(np.sqrt(0.025))
+    assert found.root_mean_square == pytest.approx(np.sqrt(0.225))
+    assert found.largest == 0.6
+    plain = Channel(CHANGES, (0, 1), (1, 2), np.dtype(float), np.zeros((1, 2)))
+    assert plain.roundoff(payload, plain.send(payload, 0)) == EXACT
+
+
+@pytest.mark.parametrize(
+    ("mishap", "fate"),
+    [
+        (Mishap(), Fate.ARRIVES),
+        (Mishap(lost=True, delayed=True, stepped_aside=True), Fate.LOST),
+        (Mishap(delayed=True, stepped_aside=True), Fate.REORDERED),
+        (Mishap(copied=True, delayed=True), Fate.DELAYED),
+        (Mishap(copied=True), Fate.ARRIVES),
+    ],
+)
+def test_the_worst_that_happens_is_the_fate(mishap, fate):
+    """Several mishaps of one message: what is lost is not late."""
+    assert mishap.fate is fate
+
+
+def test_the_timeline_tells_fates():
+    """As many messages of each fate as the totals count; operations of a dead core say so."""
+    faults = Faults(loss=0.3, duplication=0.3, dead=Dead(1, step=0), seed=2)
+    outcome = run(Case(steps=1), "event", channels=Channels(faults=faults))
+    timeline, totals = outcome.engine.timeline, outcome.engine.totals
+    fates = [event.fate for event in timeline if event.kind == "message"]
+    assert (fates.count(Fate.LOST), fates.count(Fate.COPY)) == (totals.lost, totals.copies)
+    assert totals.lost > 0
+    assert totals.copies > 0
+    silent = [event for event in timeline if event.kind == "operation" and event.fate is Fate.UNSENT]
+    assert len(silent) == totals.unsent > 0
+    assert {event.layer for event in silent} == {1}
+    assert {event.name for event in silent} == {"predict", "compare"}
+
+
+def test_the_timeline_tells_rounding():
+    """Operations that write an activity, and messages with a format, say what rounding did; others not."""
+    numbers = Rounding("Q2.5")
+    outcome = run(Case(steps=1), "event", channels=Channels(Messages(numbers=numbers), states=numbers))
+    rounds = {event.name for event in outcome.engine.timeline if event.roundoff != EXACT}
+    assert rounds == {"initialise", "relax", "clamp", "prediction"}
+    for event in outcome.engine.timeline:
+        assert event.roundoff.rounding_error <= 2**-6

@@ -288,7 +288,9 @@ def test_nobody_does_two_things_at_once(case):
 def test_use_over_time_adds_up(case, bins):
     """The strip in the picture must hold all busy time, and no core can be busier than all the time."""
     timing = simulate_mesh(case.plan())
-    for use, busy in ((timing.core_use(bins), timing.core_busy), (timing.link_use(bins), timing.link_busy)):
+    for use_of, busy in ((timing.core_use, timing.core_busy), (timing.link_use, timing.link_busy)):
+        chosen = np.arange(len(busy))[:: -1 if bins % 2 else -2]  # all, or every second, from the end
+        use, busy = use_of(bins, chosen), busy[chosen]
         assert use.shape == (len(busy), bins)
         assert use.sum(axis=1) * timing.makespan / bins == pytest.approx(busy)
         assert use.max(initial=0) <= 1 + 1e-9

@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 
 from pcsim.cli import app
 from pcsim.config import load_model
-from pcsim.errors import ConfigurationError
+from pcsim.errors import ConfigurationError, PcsimError
 from pcsim.experiments import messages
 from pcsim.experiments.experiment import Experiment
 from pcsim.experiments.message_formats import as_toml, suggest_formats
-from pcsim.experiments.messages import FILE, Point, engine_for, points, study, summaries
+from pcsim.experiments.messages import FILE, Point, engine_for, plan_study, points, study, summaries
 from pcsim.experiments.messages_pictures import draw
 from pcsim.experiments.run import run
 from pcsim.kernels import reference
@@ -174,25 +174,25 @@ def test_a_study_goes_on_where_it_was(tmp_path, monkeypatch):
         return original(point, *others)
 
     monkeypatch.setattr(messages, "_train", counting)
-    first = study(DIGITS, chosen, SMALL, tmp_path, reference)
+    first = study(plan_study(DIGITS, chosen, SMALL, tmp_path), reference)
     assert len(done) == 3  # the model as it is belongs to both axes
-    again = study(DIGITS, chosen, SMALL, tmp_path, reference)
+    again = study(plan_study(DIGITS, chosen, SMALL, tmp_path), reference)
     assert again == first
     assert len(done) == 3
     path = tmp_path / FILE
     path.write_bytes(path.read_bytes()[:-20])
-    last = study(DIGITS, chosen, SMALL, tmp_path, reference)
+    last = study(plan_study(DIGITS, chosen, SMALL, tmp_path), reference)
     assert len(done) == 4
     assert [row.test_accuracy for row in last] == [row.test_accuracy for row in first]
     assert len(path.read_text().splitlines()) == 3
-    study(DIGITS, chosen, [*SMALL, "learning.rate=2e-3"], tmp_path, reference)
+    study(plan_study(DIGITS, chosen, [*SMALL, "learning.rate=2e-3"], tmp_path), reference)
     assert len(done) == 7
 
 
 def test_a_run_that_diverges_is_a_result(tmp_path):
     """It has a step instead of an accuracy, and the table and the picture show it."""
     wild = [*SMALL, "learning.rule=sgd", "learning.rate=1e30"]
-    rows = study(DIGITS, points({"loss": ["0.5"]}, ["sequential"], 1), wild, tmp_path, reference)
+    rows = study(plan_study(DIGITS, points({"loss": ["0.5"]}, ["sequential"], 1), wild, tmp_path), reference)
     assert all(row.test_accuracy is None and row.diverged_at is not None for row in rows)
     found = summaries(rows)
     assert [one.diverged for one in found] == [1, 1]
@@ -204,7 +204,7 @@ def test_a_folder_with_something_else(tmp_path):
     """One line, and the file stays."""
     (tmp_path / FILE).write_text("mine\n")
     with pytest.raises(ConfigurationError, match="line 1 is no row of this study"):
-        study(DIGITS, points({"loss": ["0.1"]}, ["sequential"], 1), SMALL, tmp_path, reference)
+        study(plan_study(DIGITS, points({"loss": ["0.1"]}, ["sequential"], 1), SMALL, tmp_path), reference)
     assert (tmp_path / FILE).read_text() == "mine\n"
 
 
@@ -218,10 +218,15 @@ def test_the_command(tmp_path):
     assert "Test accuracy by threshold" in shown.stdout
     pictures = {path.name for path in tmp_path.glob("*.png")}
     assert pictures == {f"messages-{axis}.png" for axis in ("loss", "threshold", "format", "state", "dead")}
+    before = (tmp_path / FILE).read_bytes()
     again = CliRunner().invoke(app, command)
-    assert isinstance(again.exception, ConfigurationError)
-    assert "pass --force" in str(again.exception)
-    as_json = CliRunner().invoke(app, [*command, "--force", "--json"])
+    assert again.exit_code == 0, "the same command goes on"
+    assert (tmp_path / FILE).read_bytes() == before, "and repeats nothing"
+    (tmp_path / FILE).rename(tmp_path / "elsewhere")
+    foreign = CliRunner().invoke(app, command)
+    assert "no runs.jsonl of a study beside it; pass --force" in str(foreign.exception)
+    (tmp_path / "elsewhere").rename(tmp_path / FILE)
+    as_json = CliRunner().invoke(app, [*command, "--json"])
     rows = json.loads(as_json.stdout)
     halves = {row["value"]: row["bits_a_value"] for row in rows if row["axis"] == "format"}
     assert halves == {"none": 32.0, "bfloat16": 16.0}
@@ -233,6 +238,23 @@ def test_the_command(tmp_path):
 
 
 # ---------------------------------------------------------------------------------------- suggested formats
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--format", "Q9"), "messages.format = 'Q9': expected float16"),
+        (("--format", "Q40.12"), "format Q40.12 has 52 significant bits, float32 24"),
+        (("--loss", "2"), "faults.loss = 2"),
+        (("--loss", "0.1", "--set", "network.layers=[63, 9, 10]"), "has 64 values at the input"),
+    ],
+)
+def test_what_cannot_be_is_told_before_the_first_run(options, said, monkeypatch):
+    """No progress bar appears, and no run is done."""
+    monkeypatch.setattr("pcsim.terminal.ProgressBar.__init__", None)
+    outcome = CliRunner().invoke(app, ["study", "messages", str(DIGITS), *options])
+    assert isinstance(outcome.exception, PcsimError), outcome.exception
+    assert said in str(outcome.exception)
 
 
 def test_suggested_formats_by_hand(tmp_path):

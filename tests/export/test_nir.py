@@ -365,3 +365,16 @@ def test_convolutions_that_cannot_be_said(trace_of, tmp_path, monkeypatch):
     monkeypatch.setattr("pcsim.export.unrolled.MOST_ENTRIES", 1000)
     with pytest.raises(TraceError, match="from 64 to 27 neurons has 1,728 entries"):
         export(path, "nir", tmp_path / "g")
+
+
+def test_refreshed_precisions_are_refused(tmp_path):
+    """Equations are exported with constant precisions: with others they would not do what was recorded."""
+    two = np.eye(2), np.array([0, 1])
+    np.savez(tmp_path / "two.npz", x_train=two[0], y_train=two[1], x_test=two[0], y_test=two[1])
+    data = pcsim.load_dataset("npz", path=str(tmp_path / "two.npz"))
+    schedule = pcsim.Schedule("sequential", 1, precisions="theorem 1")
+    network = pcsim.Network.dense([2, 3, 2], **LINEAR)
+    recorded = pcsim.Experiment(network, data, pcsim.NLMS(), schedule, batch=1, epochs=1)
+    pcsim.run(recorded, trace=tmp_path / "t.h5")
+    with pytest.raises(TraceError, match=r"schedule\.precisions = 'theorem 1': expected constant"):
+        export(tmp_path / "t.h5", "nir", tmp_path / "g")

@@ -114,8 +114,25 @@ def test_a_file_places(tmp_path):
         place(program_of([4, 6, 3]), chip, 1, str(path), "mine")
     with pytest.raises(ConfigurationError, match=r"is for a 2x3 mesh: expected 3x3 \(mine\)"):
         place(program, Chip(3, 3), 1, str(path), "mine")
+    with pytest.raises(ConfigurationError, match=r"for the machine mine: expected other; name it with --har"):
+        place(program, chip, 1, str(path), "other")
     with pytest.raises(ConfigurationError, match="would hold 3 neurons: expected 2 at most, 1 over"):
         place(program, Chip(2, 3, 2), 1, str(path), "mine")
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_a_mesh_may_be_far_larger_than_the_network(placement):
+    """Two million cores for three tiles: places are taken from its start, and nothing is listed."""
+    cores = [
+        tile.core for tile in place(program_of([4, 6, 2]), Chip(1024, 2048, 6), 1, placement, "big").tiles
+    ]
+    assert cores == [0, 1, 2]
+
+
+def test_a_mesh_beyond_the_limit_is_refused():
+    """Every core and link has numbers of its own in a simulation: one line instead of hours."""
+    with pytest.raises(ConfigurationError, match=r"'big' has 99999x99999 = 9,999,800,001 cores: expected at"):
+        place(program_of([4, 6, 2]), Chip(99999, 99999), 1, "row", "big")
 
 
 def test_unknown_placements():

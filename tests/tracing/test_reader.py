@@ -71,7 +71,7 @@ def test_reading_is_lazy(path: Path) -> None:
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("version", [1, SCHEMA_VERSION])
+@pytest.mark.parametrize("version", range(1, SCHEMA_VERSION + 1))
 def test_older_schemas_are_read(path: Path, version: int) -> None:
     """Traces outlive the program: version 1 has no column that version 2 does not read the same way."""
     with h5py.File(path, "r+") as file:
