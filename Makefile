@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test lint docs soak clean
 
 demo: .venv/installed
 	$(BIN)/pcsim run models/digits.toml --order sequential --order simultaneous --engine event --force
@@ -19,6 +19,11 @@ lint: .venv/developing
 
 docs: .venv/developing
 	$(BIN)/zensical build --strict
+
+# Two hours of kills, resumes and sweeps: docs/reliability.md. SOAK=folder for what it writes, new each time.
+SOAK ?= runs/soak
+soak: .venv/developing
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python tests/hostile/soak.py --hours 2 -o $(SOAK)
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

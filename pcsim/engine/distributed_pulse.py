@@ -33,7 +33,7 @@ class Pulse(threading.Thread):
         store.set(self._keys[rank], "0")
 
     def run(self) -> None:
-        """Beat and listen until told to stop."""
+        """Beat and listen until told to stop; then let the connection go."""
         beats = 0
         while not self._over.wait(self._interval):
             beats += 1
@@ -43,9 +43,10 @@ class Pulse(threading.Thread):
             except RuntimeError:  # the store is out of reach, and with it rank 0
                 if not self._over.is_set() and self._rank:
                     self._leave()
-                return
+                break
             if self._rank and self.silence()[0] > self._timeout:
                 self._leave()
+        self._store = None
 
     def stop(self) -> None:
         """Stop beating; what happens to the others is no longer of interest."""

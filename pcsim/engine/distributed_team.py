@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -90,6 +91,7 @@ class Team:
         assert distribution.processes is not None
         world = distribution.processes * distribution.replicas
         workers: list[subprocess.Popen[bytes]] = []
+        gc.collect()  # the layers of an earlier run refer to each other, so their arrays are still there
         try:
             return cls(distribution, _launch(world, distribution.timeout, workers), workers)
         except BaseException:

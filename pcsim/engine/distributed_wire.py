@@ -92,6 +92,7 @@ class Wire:
         except (RuntimeError, ValueError) as error:
             raise PeerError(f"rank {self.rank} cannot meet the others: {_first_line(error)}") from error
         self._replicas: dict[tuple[int, ...], Any] = {}
+        self._ends: list[Outlet | Inlet] = []
         self.pulse.start()
 
     def _own_store(self) -> Any:  # noqa: ANN401 - torch's store
@@ -99,6 +100,10 @@ class Wire:
         store = self.store.clone()
         store.set_timeout(timedelta(seconds=self.timeout))
         return store
+
+    def attach(self, end: Outlet | Inlet) -> None:
+        """Take note of what sends or receives here: it is let go with the connections."""
+        self._ends.append(end)
 
     def post(self, tensor: torch.Tensor, peer: int, lane: Lane) -> Any:  # noqa: ANN401 - torch's work
         """Begin to send; the tensor must stay as it is until the work is done."""
@@ -222,9 +227,19 @@ class Wire:
         )
 
     def leave(self) -> None:
-        """Leave in good order, when all others do."""
+        """Leave in good order, when all others do.
+
+        All that holds torch's sockets and threads is let go here. Otherwise they would stay until Python next
+        looks for objects that only refer to each other, which a long-lived process seldom does.
+        """
         self.pulse.stop()
+        for end in self._ends:
+            end.let_go()
+        self._ends.clear()
+        self._groups.clear()
+        self._replicas.clear()
         dist.destroy_process_group()
+        self.store = None
 
 
 class Outlet:
@@ -243,6 +258,7 @@ class Outlet:
         self._tensors = [memory(buffer) for buffer in self._buffers]
         self._works: list[Any] = [None, None]
         self._next = 0
+        wire.attach(self)
 
     def send(self, payload: Any) -> None:  # noqa: ANN401 - an array, also on a device
         """Copy the payload and send the copy on its way."""
@@ -262,6 +278,10 @@ class Outlet:
                 self._wire.times.waiting += self._wire.wait(self._works[slot], self._peer)
                 self._works[slot] = None
 
+    def let_go(self) -> None:
+        """Forget what is under way."""
+        self._works = [None, None]
+
 
 class Inlet:
     """Receives arrays of one shape on one lane from one process; the next one always has a place to go to.
@@ -279,6 +299,7 @@ class Inlet:
         self._tensors = [memory(buffer) for buffer in self._buffers]
         self._next = 0
         self._work = wire.expect(self._tensors[0], peer, lane)
+        wire.attach(self)
 
     def take(self) -> Array:
         """Wait for the next array and return it; the one that was returned before is overwritten."""
@@ -293,6 +314,10 @@ class Inlet:
     def drain(self) -> None:
         """Wait for the last array, which only says that there will be no more."""
         self._wire.wait(self._work, self._peer)
+
+    def let_go(self) -> None:
+        """Forget what is under way."""
+        self._work = None
 
     def _turn(self) -> Array:
         slot = self._next

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -20,6 +19,7 @@ import numpy as np
 from pcsim.engine.state import Facts
 from pcsim.errors import CheckpointError, ConfigurationError
 from pcsim.kernels import Array
+from pcsim.tracing import hidden_file
 from pcsim.training.loop import Engine, Epoch, Position
 
 FILE = "checkpoint.safetensors"
@@ -51,18 +51,10 @@ class Checkpoint:
         # safetensors takes no view of another order than C's: it would store other numbers.
         arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
         kept = {"version": VERSION, "experiment": self.experiment, "facts": self.facts}
-        # A name that nobody knows beforehand, and "x": nothing that is there is written to, and no link.
-        temporary = folder / f".{FILE}.{secrets.token_hex(4)}.partial"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with temporary.open("xb") as file:
-                file.write(save(arrays, {"pcsim": json.dumps(kept)}))
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(folder / FILE)
+            _replace(folder / FILE, save(arrays, {"pcsim": json.dumps(kept)}))
         except OSError as error:
-            with suppress(OSError):
-                temporary.unlink()
             raise CheckpointError(f"cannot write a checkpoint to {folder}: {error.strerror}") from error
 
     @classmethod
@@ -100,6 +92,25 @@ class Checkpoint:
                 "give another --checkpoint folder or the settings it was made with"
             )
         return cls(described, arrays, facts)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file, or leave the one before; what was begun does not stay behind.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    temporary, descriptor = hidden_file.create(path)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
 
 
 class ResumableEngine(Engine, Protocol):
@@ -151,6 +162,7 @@ class Bookmark:
             _check_facts(Path(folder) / FILE, found.facts)
         if found is not None and not resume:
             raise CheckpointError(f"{folder} holds a checkpoint: give --resume to go on, or another folder")
+        hidden_file.remove_abandoned(Path(folder) / FILE)
         return cls(Path(folder), experiment, resume, found)
 
     @property

@@ -14,8 +14,9 @@ committed bytes it holds in memory until `commit`, which writes it in an order t
 from __future__ import annotations
 
 import os
-import secrets
 from pathlib import Path
+
+from pcsim.tracing import hidden_file
 
 _SUPERBLOCK = b"\x89HDF\r\n\x1a\n"
 _TREE = b"TREE"
@@ -25,8 +26,9 @@ class OrderedFile:
     """A new file that changes its committed bytes only in `commit`, and appears under its name at the first.
 
     Until the first commit the bytes lie in a hidden file beside `path`; a rename then makes them appear, or
-    replace an older file, in one step. After a failed write (a full disk, say) nothing more is written, so
-    that the file keeps its last committed state; `failure` says what happened, and `commit` raises it.
+    replace an older file, in one step. What killed writers of the same `path` have left there is removed
+    first. After a failed write (a full disk, say) nothing more is written, so that the file keeps its last
+    committed state; `failure` says what happened, and `commit` raises it.
 
     Args:
         path: where the file appears at the first commit.
@@ -39,8 +41,9 @@ class OrderedFile:
     def __init__(self, path: Path, start_from: Path | None = None) -> None:
         self.path = path
         self.failure: OSError | None = None
-        self._temporary: Path | None = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-        self._descriptor = os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        hidden_file.remove_abandoned(path)
+        self._temporary: Path | None
+        self._temporary, self._descriptor = hidden_file.create(path)
         self._held: dict[int, bytes] = {}
         self._committed = 0  # bytes below this are in use by the committed state
         self._size = 0
@@ -113,6 +116,7 @@ class OrderedFile:
         if self.failure is not None:
             raise self.failure
         if self._temporary is not None:
+            hidden_file.unlock(self._descriptor)
             os.replace(self._temporary, self.path)
             self._temporary = None
 

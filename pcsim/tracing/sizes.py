@@ -75,11 +75,13 @@ def _table_sizes(table: TableReader) -> TableSizes:
     )
 
 
-def _distinct_steps(table: TableReader) -> int:
-    """Count the training steps in a table, whose rows come in their order."""
+def _distinct_steps(table: TableReader) -> int | None:
+    """Count the training steps in a table, whose rows come in their order; None if they are no numbers."""
     count, last = 0, None
     for _, block in table.blocks(["step"]):
         steps = block["step"]
+        if steps.dtype.kind not in "iuf":
+            return None
         count += int(np.count_nonzero(np.diff(steps))) + (last is None or bool(steps[0] != last))
         last = steps[-1]
     return count
@@ -91,4 +93,5 @@ def _seconds(trace: TraceReader) -> float | None:
     table = trace.table("learning")
     if "seconds" not in table.columns or table.rows == 0:
         return None
-    return float(table.column("seconds")[-1])
+    last = np.asarray(table.column("seconds")[-1])
+    return float(last) if last.dtype.kind in "iuf" and last.ndim == 0 else None

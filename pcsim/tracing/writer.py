@@ -252,6 +252,8 @@ class TraceWriter:
                 self._commit()
             finally:
                 self._bytes.close()
+                self._tables.clear()  # they refer back to here, and would keep their buffers for long
+                self._files.clear()
 
     def _begin_flush(self) -> None:
         """Hand all rows over, and the order to flush; it is carried out behind what waits already."""

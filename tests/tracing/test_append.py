@@ -145,13 +145,13 @@ def test_traces_of_another_run_are_refused(tmp_path):
             TraceWriter.append(path, {"experiment": {"seed": 1}}, steps_done=1).table(
                 "t", "step", columns, {"neuron": size}
             )
-    for version in (1, 3):
+    for version in (2, 4):
         with h5py.File(path, "r+") as file:
             file.attrs["schema_version"] = version
         with pytest.raises(TraceError, match=f"schema version {version}"):
             TraceWriter.append(path, {}, steps_done=1)
     with h5py.File(path, "r+") as file:
-        file.attrs["schema_version"] = 2
+        file.attrs["schema_version"] = 3
     with h5py.File(path, "r") as file, open_trace(path) as trace:
         assert trace.state == "complete"
         assert len(file["t/step"]) == 2

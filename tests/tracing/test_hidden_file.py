@@ -1,0 +1,111 @@
+"""What killed processes leave beside a file goes when the file is next written; nothing else does."""
+
+import multiprocessing
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from pcsim.experiments.checkpoint import FILE, Bookmark, Checkpoint
+from pcsim.tracing import hidden_file
+from pcsim.tracing.ordered_file import OrderedFile
+
+
+def hidden(folder):
+    """Return the names of the hidden files in a folder."""
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
+
+
+def die_with_a_file(path):
+    """Begin a trace's file and be killed before it appears."""
+    OrderedFile(path).write(b"some bytes")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_within_a_checkpoint(folder):
+    """Be killed while a checkpoint is being written."""
+    os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
+    Checkpoint({}, {"weight": np.zeros(3)}).save(folder)
+
+
+def killed(function, *arguments):
+    """Run a function in a process of its own that does not survive it."""
+    process = multiprocessing.get_context("fork").Process(target=function, args=arguments)
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+
+
+def test_the_next_writer_of_a_trace_removes_what_a_kill_left(tmp_path):
+    """A long run that is killed often must not fill its folder with copies of its trace."""
+    path = tmp_path / "run.h5"
+    killed(die_with_a_file, path)
+    assert len(hidden(tmp_path)) == 1
+    other = OrderedFile(tmp_path / "other.h5")  # of another file: not its business
+    assert len(hidden(tmp_path)) == 2
+    other.close()
+    file = OrderedFile(path)
+    assert len(hidden(tmp_path)) == 1
+    file.commit()
+    file.close()
+    assert [one.name for one in tmp_path.iterdir()] == ["run.h5"]
+
+
+def test_the_next_run_removes_what_a_kill_left_of_a_checkpoint(tmp_path):
+    """Likewise for checkpoints, also where there is none yet to go on from."""
+    killed(die_within_a_checkpoint, tmp_path)
+    assert len(hidden(tmp_path)) == 1
+    assert Bookmark.open(tmp_path, True, {}).found is None
+    assert hidden(tmp_path) == []
+
+
+def test_an_interrupted_checkpoint_leaves_nothing(tmp_path, monkeypatch):
+    """Ctrl-C while a checkpoint is written: the one before stays, and nothing beside it."""
+    Checkpoint({}, {"weight": np.zeros(3)}).save(tmp_path)
+    before = (tmp_path / FILE).read_bytes()
+
+    def interrupt(descriptor):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        Checkpoint({}, {"weight": np.ones(3)}).save(tmp_path)
+    assert [one.name for one in tmp_path.iterdir()] == [FILE]
+    assert (tmp_path / FILE).read_bytes() == before
+
+
+def test_what_is_in_use_or_not_ours_stays(tmp_path):
+    """A second process that writes the same file, and files that only look alike, lose nothing."""
+    path = tmp_path / "run.h5"
+    first = OrderedFile(path)
+    (tmp_path / "elsewhere").write_text("precious")
+    (tmp_path / ".run.h5.0123abcd.partial").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / ".run.h5.partial").touch()
+    (tmp_path / ".runxh5.0123abcd.partial").touch()
+    os.mkfifo(tmp_path / ".run.h5.89abcdef.partial")
+    names = hidden(tmp_path)
+    second = OrderedFile(path)
+    assert set(names) < set(hidden(tmp_path))
+    assert (tmp_path / "elsewhere").read_text() == "precious"
+    for file in (first, second):
+        file.commit()
+        file.close()
+    assert len(hidden(tmp_path)) == len(names) - 1  # the first has appeared under its name
+
+
+def test_a_file_that_is_taken_away_before_it_is_locked(tmp_path, monkeypatch):
+    """Between its creation and its lock another writer may take it for abandoned: a new one is made."""
+    real, taken = hidden_file.fcntl.flock, []
+
+    def flock(descriptor, operation):
+        if not taken:
+            taken.extend(tmp_path.iterdir())
+            taken[0].unlink()
+        real(descriptor, operation)
+
+    monkeypatch.setattr(hidden_file.fcntl, "flock", flock)
+    made, descriptor = hidden_file.create(tmp_path / "run.h5")
+    os.close(descriptor)
+    assert made.exists()
+    assert made != taken[0]
