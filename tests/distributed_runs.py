@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from strategies import RULES, Case, Outcome, States
 
-from pcsim.engine.distributed import DistributedEngine
-from pcsim.engine.distributed_plan import Watch
+from pcsim.engine.distributed.engine import DistributedEngine
+from pcsim.engine.distributed.plan import Watch
 from pcsim.engine.observer import Statistics
 from pcsim.kernels import reference
 

@@ -12,7 +12,7 @@ import typer
 from pcsim.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from pcsim.engine.distributed_plan import Distribution
+    from pcsim.engine.distributed.plan import Distribution
     from pcsim.experiments.run import RunSummary
 
 Processes = Annotated[
@@ -44,7 +44,7 @@ def distribution_of(
         return None
     if orders > 1:
         raise ConfigurationError("--engine distributed: expected at most one --order")
-    from pcsim.engine.distributed_plan import TIMEOUT, Distribution
+    from pcsim.engine.distributed.plan import TIMEOUT, Distribution
 
     return Distribution(processes, replicas or 1, TIMEOUT if timeout is None else timeout)
 
@@ -53,7 +53,7 @@ def serve_if_worker(distribution: Distribution | None) -> None:
     """Be a worker to the end of the run, where torchrun has started this command as another rank than 0."""
     if distribution is None or os.environ.get("RANK", "0") == "0" or "WORLD_SIZE" not in os.environ:
         return
-    from pcsim.engine.distributed_worker import serve
+    from pcsim.engine.distributed.worker import serve
 
     code = serve(distribution.timeout)
     sys.stderr.flush()

@@ -13,7 +13,7 @@ from pcsim.commands import AsJson, DataDir, Force, Trace, print_json
 from pcsim.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from pcsim.experiments.messages import Summary
+    from pcsim.experiments.messages.study import Summary
 
 Values = list[str]
 ALL = "all"
@@ -65,7 +65,7 @@ def messages(
 
     Robustness: `pcsim study messages digits --loss 0.001,0.01,0.1 --order all --set learning.rule=adam`
     """
-    from pcsim.experiments.messages import plan_study, points, study, summaries
+    from pcsim.experiments.messages.study import plan_study, points, study, summaries
     from pcsim.kernels.backends import make_kernels
     from pcsim.terminal import ProgressBar
 
@@ -108,7 +108,7 @@ def messages(
 
 def _refuse(out: Path | None, pictures: Sequence[Path], force: bool) -> None:
     """Refuse to replace pictures that are not this study's own: those beside its rows are drawn again."""
-    from pcsim.experiments.messages import FILE
+    from pcsim.experiments.messages.study import FILE
 
     if out is None or (out / FILE).exists() or force:
         return
@@ -145,7 +145,7 @@ def _dtype(model: Path, overrides: Sequence[str]) -> str:
 
 def _draw(found: Sequence[Summary], axes: Sequence[str], out: Path) -> None:
     """Write a picture for each axis."""
-    from pcsim.experiments.messages_pictures import draw
+    from pcsim.experiments.messages.pictures import draw
     from pcsim.report.files import save_bytes
     from pcsim.report.style import style
 
@@ -200,7 +200,7 @@ def formats(
 
     Example: `pcsim study formats traces/digits-sequential.h5 --snr 30`
     """
-    from pcsim.experiments.message_formats import as_toml, suggest_formats
+    from pcsim.experiments.messages.formats import as_toml, suggest_formats
     from pcsim.terminal import ProgressBar
     from pcsim.tracing.reader import open_trace
 

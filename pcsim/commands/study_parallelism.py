@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
 
-    from pcsim.experiments.parallelism import Row, Study
-    from pcsim.experiments.parallelism_needs import Need
-    from pcsim.experiments.parallelism_pipelines import Pipeline
+    from pcsim.experiments.parallelism.needs import Need
+    from pcsim.experiments.parallelism.pipelines import Pipeline
+    from pcsim.experiments.parallelism.study import Row, Study
 
 DEPTHS = "2,4,8,16,32,64,128,256"
 CORES = "1,2,4,8,16,32,64,128,256,512,1024,2048,4096"
@@ -54,9 +54,9 @@ def parallelism(
 
     Example: `pcsim study parallelism --accuracy-runs docs/parallelism/runs.jsonl -o parallelism`
     """
-    from pcsim.experiments.parallelism import ORDERS, study
-    from pcsim.experiments.parallelism_pipelines import eligible, pipelines
-    from pcsim.experiments.parallelism_runs import read_runs
+    from pcsim.experiments.parallelism.pipelines import eligible, pipelines
+    from pcsim.experiments.parallelism.runs import read_runs
+    from pcsim.experiments.parallelism.study import ORDERS, study
     from pcsim.hardware.machine import load_machine
     from pcsim.terminal import ProgressBar
 
@@ -97,9 +97,9 @@ def accuracy(
 
     Example: `pcsim study accuracy runs.jsonl --depths 2 --most 3`
     """
-    from pcsim.experiments.parallelism_needs import needs
-    from pcsim.experiments.parallelism_runs import Book
-    from pcsim.experiments.parallelism_search import search, tasks, tune_backprop
+    from pcsim.experiments.parallelism.needs import needs
+    from pcsim.experiments.parallelism.runs import Book
+    from pcsim.experiments.parallelism.search import search, tasks, tune_backprop
     from pcsim.terminal import ProgressBar
 
     book = Book(file)
@@ -180,7 +180,7 @@ def _save(result: Study, lines: Sequence[Pipeline], out: Path) -> None:
     import io
     import json
 
-    from pcsim.experiments import parallelism_figures as figures
+    from pcsim.experiments.parallelism import figures
     from pcsim.report.files import save_bytes
     from pcsim.report.style import style
 
@@ -233,8 +233,8 @@ def _print(*tables: Table) -> None:
 
 def _needs_table(rows: Sequence[Need]) -> Table:
     """Return the smallest T that is enough, and its mini-batches, by order and depth."""
-    from pcsim.experiments.parallelism import ORDERS
-    from pcsim.experiments.parallelism_needs import smallest_enough, tried
+    from pcsim.experiments.parallelism.needs import smallest_enough, tried
+    from pcsim.experiments.parallelism.study import ORDERS
     from pcsim.terminal import NOTHING, new_table
 
     table = new_table("Smallest T that reaches the goal, and mini-batches to it", "order")
@@ -341,7 +341,7 @@ def _map_table(result: Study) -> Table:
 
 def _pipeline_table(lines: Sequence[Pipeline]) -> Table:
     """Return the time between mini-batches, a core a neuron, by window."""
-    from pcsim.experiments.parallelism_pipelines import WINDOWS
+    from pcsim.experiments.parallelism.pipelines import WINDOWS
     from pcsim.terminal import NOTHING, new_table
 
     title = "Pipelines, a core a neuron: products between mini-batches"

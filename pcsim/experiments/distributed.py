@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from pcsim.engine.distributed_plan import Distribution, Watch, stages_of
+from pcsim.engine.distributed.plan import Distribution, Watch, stages_of
 from pcsim.errors import ConfigurationError
 from pcsim.experiments.experiment import Experiment
 from pcsim.network.network import Network
@@ -43,7 +43,7 @@ def check_distributed(experiment: Experiment, plan: Program | Reaction, distribu
 
     if find_spec("torch") is None:
         raise ConfigurationError("engine distributed: needs torch; install pcsim[torch]")
-    from pcsim.engine.distributed_learning import check_replicas
+    from pcsim.engine.distributed.learning import check_replicas
 
     stages_of(plan, distribution.processes or 1)
     check_replicas(experiment.rule, experiment.batch, distribution.replicas, "cpu")

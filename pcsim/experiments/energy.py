@@ -8,9 +8,9 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from pcsim.engine.event import EventEngine
-from pcsim.engine.mesh import simulate_mesh
-from pcsim.engine.mesh_plan import make_plan
-from pcsim.engine.mesh_times import priced_durations
+from pcsim.engine.mesh.engine import simulate_mesh
+from pcsim.engine.mesh.plan import make_plan
+from pcsim.engine.mesh.times import priced_durations
 from pcsim.engine.observer import Statistics
 from pcsim.errors import ConfigurationError, ShapeError, refuse_unless
 from pcsim.experiments.experiment import Experiment

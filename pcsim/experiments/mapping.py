@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from pcsim.config import ModelConfig
-from pcsim.engine.mesh import MeshTiming, simulate_mesh
-from pcsim.engine.mesh_plan import Floats, make_plan
-from pcsim.engine.mesh_times import chip_of, priced_durations
+from pcsim.engine.mesh.engine import MeshTiming, simulate_mesh
+from pcsim.engine.mesh.plan import Floats, make_plan
+from pcsim.engine.mesh.times import chip_of, priced_durations
 from pcsim.errors import ConfigurationError
 from pcsim.experiments.experiment import build_network, build_rule
 from pcsim.experiments.pricing import setting_of

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol, get_args
 
 from pcsim.engine.backprop import BackpropEngine, check_rule
 from pcsim.engine.channel import Carried
-from pcsim.engine.distributed_plan import Distribution, Share
+from pcsim.engine.distributed.plan import Distribution, Share
 from pcsim.engine.event import EventEngine, Totals
 from pcsim.engine.fast import FastEngine
 from pcsim.engine.observer import Observer, Statistics
@@ -310,8 +310,8 @@ def _run_distributed(
     progress: Progress | None,
 ) -> RunSummary:
     """Train in several processes; what looks on sees the layers' echoes."""
-    from pcsim.engine.distributed import DistributedEngine
-    from pcsim.engine.distributed_team import Team
+    from pcsim.engine.distributed.engine import DistributedEngine
+    from pcsim.engine.distributed.team import Team
 
     network = experiment.network
     if experiment.schedule.own:

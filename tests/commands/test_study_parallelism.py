@@ -12,9 +12,10 @@ from typer.testing import CliRunner
 
 from pcsim.cli import app
 from pcsim.errors import ConfigurationError
-from pcsim.experiments import parallelism_runs, parallelism_search
-from pcsim.experiments.parallelism_needs import needs, smallest_enough
-from pcsim.experiments.parallelism_runs import read_runs
+from pcsim.experiments.parallelism import runs as parallelism_runs
+from pcsim.experiments.parallelism import search as parallelism_search
+from pcsim.experiments.parallelism.needs import needs, smallest_enough
+from pcsim.experiments.parallelism.runs import read_runs
 from pcsim.theory.parallelism import counts
 
 SMALL = ("study", "parallelism", "--depths", "2,3", "--cores", "1,8,64", "--width", "4")
@@ -136,8 +137,8 @@ def test_accuracy_is_searched_for_and_gone_on_with(tmp_path, monkeypatch):
     monkeypatch.setitem(parallelism_runs.EPOCHS, "digits", 2)
     monkeypatch.setattr(parallelism_search, "RATES", (3e-3,))
     monkeypatch.setattr(parallelism_search, "STEP_SIZES", (0.2,))
-    monkeypatch.setattr("pcsim.experiments.parallelism_needs.RATES", (3e-3,))
-    monkeypatch.setattr("pcsim.experiments.parallelism_needs.STEP_SIZES", (0.2,))
+    monkeypatch.setattr("pcsim.experiments.parallelism.needs.RATES", (3e-3,))
+    monkeypatch.setattr("pcsim.experiments.parallelism.needs.STEP_SIZES", (0.2,))
     file = tmp_path / "runs.jsonl"
     arguments = ("study", "accuracy", str(file), "--depths", "2", "--width", "16", "--most", "2")
     rows = json.loads(call(*arguments, "--json"))

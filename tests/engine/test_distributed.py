@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from strategies import ORDERS, RULES, Case, cases, run
 
-from pcsim.engine.distributed import DistributedEngine
-from pcsim.engine.distributed_plan import Distribution, balanced, part_of, stages_of, tasks_of
-from pcsim.engine.distributed_team import Team
+from pcsim.engine.distributed.engine import DistributedEngine
+from pcsim.engine.distributed.plan import Distribution, balanced, part_of, stages_of, tasks_of
+from pcsim.engine.distributed.team import Team
 from pcsim.engine.observer import Statistics
 from pcsim.engine.process import write_agendas
 from pcsim.errors import ConfigurationError, NonFiniteError, ShapeError

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import cases
 
-from pcsim.engine.distributed_forecast import Machine, forecast
+from pcsim.engine.distributed.forecast import Machine, forecast
 from pcsim.network.network import Network
 from pcsim.schedule.program import Program, Schedule
 

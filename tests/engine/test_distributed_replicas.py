@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from strategies import Case, cases, run
 
-from pcsim.engine.distributed_plan import Distribution
-from pcsim.engine.distributed_team import Team
+from pcsim.engine.distributed.plan import Distribution
+from pcsim.engine.distributed.team import Team
 from pcsim.errors import ConfigurationError
 from pcsim.network.network import Network
 

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from strategies import ORDERS
 
 from pcsim.engine.event import EventEngine
-from pcsim.engine.mesh import InFlight, MeshEngine, MeshTiming, simulate_mesh, span_of
-from pcsim.engine.mesh_plan import Plan, make_plan
-from pcsim.engine.mesh_times import Durations, clock_durations
+from pcsim.engine.mesh.engine import InFlight, MeshEngine, MeshTiming, simulate_mesh, span_of
+from pcsim.engine.mesh.plan import Plan, make_plan
+from pcsim.engine.mesh.times import Durations, clock_durations
 from pcsim.errors import ConfigurationError, ShapeError
 from pcsim.hardware.chip import Chip
 from pcsim.hardware.clock import Hardware, Links
@@ -308,9 +308,9 @@ def test_the_order_of_tiles_does_not_matter(case, random):
 
 FINGERPRINT = """
 import hashlib
-from pcsim.engine.mesh import simulate_mesh
-from pcsim.engine.mesh_plan import make_plan
-from pcsim.engine.mesh_times import clock_durations
+from pcsim.engine.mesh.engine import simulate_mesh
+from pcsim.engine.mesh.plan import make_plan
+from pcsim.engine.mesh.times import clock_durations
 from pcsim.hardware.chip import Chip
 from pcsim.hardware.clock import Hardware
 from pcsim.hardware.placement import place

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import ORDERS
 
-from pcsim.engine.mesh import simulate_mesh, span_of
-from pcsim.engine.mesh_forms import Columns, columns, sequential_span, simultaneous_span
-from pcsim.engine.mesh_plan import make_plan
-from pcsim.engine.mesh_times import Durations
+from pcsim.engine.mesh.engine import simulate_mesh, span_of
+from pcsim.engine.mesh.forms import Columns, columns, sequential_span, simultaneous_span
+from pcsim.engine.mesh.plan import make_plan
+from pcsim.engine.mesh.times import Durations
 from pcsim.errors import ShapeError
 from pcsim.hardware.chip import Chip
 from pcsim.hardware.mapping import Mapping, Tile

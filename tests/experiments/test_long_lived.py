@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 import pcsim
-from pcsim.engine.distributed_plan import Distribution
+from pcsim.engine.distributed.plan import Distribution
 from pcsim.kernels import reference
 
 

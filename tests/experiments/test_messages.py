@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 from pcsim.cli import app
 from pcsim.config import load_model
 from pcsim.errors import ConfigurationError, PcsimError
-from pcsim.experiments import messages
 from pcsim.experiments.experiment import Experiment
-from pcsim.experiments.message_formats import as_toml, suggest_formats
-from pcsim.experiments.messages import FILE, Point, engine_for, plan_study, points, study, summaries
-from pcsim.experiments.messages_pictures import draw
+from pcsim.experiments.messages import study as messages
+from pcsim.experiments.messages.formats import as_toml, suggest_formats
+from pcsim.experiments.messages.pictures import draw
+from pcsim.experiments.messages.study import FILE, Point, engine_for, plan_study, points, study, summaries
 from pcsim.experiments.run import run
 from pcsim.kernels import reference
 from pcsim.schedule.channel import PLAIN, Dead

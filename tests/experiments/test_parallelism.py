@@ -4,10 +4,10 @@ import pytest
 
 from pcsim.engine.event import EventEngine
 from pcsim.errors import ConfigurationError
-from pcsim.experiments.parallelism import ASYNCHRONOUS, MOST_PRODUCTS, ORDERS, Study, study, written
-from pcsim.experiments.parallelism_pipelines import eligible, pipelines
-from pcsim.experiments.parallelism_runs import BATCH, Case, Run
-from pcsim.experiments.parallelism_search import RATES, SEEDS, STEP_SIZES
+from pcsim.experiments.parallelism.pipelines import eligible, pipelines
+from pcsim.experiments.parallelism.runs import BATCH, Case, Run
+from pcsim.experiments.parallelism.search import RATES, SEEDS, STEP_SIZES
+from pcsim.experiments.parallelism.study import ASYNCHRONOUS, MOST_PRODUCTS, ORDERS, Study, study, written
 from pcsim.hardware.clock import Hardware
 from pcsim.hardware.machine import load_machine
 from pcsim.network.network import Network

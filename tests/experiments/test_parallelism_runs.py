@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from pcsim.errors import ConfigurationError
-from pcsim.experiments import parallelism_runs
-from pcsim.experiments.parallelism_needs import enough, extrapolated, needs, smallest_enough, tried
-from pcsim.experiments.parallelism_runs import (
+from pcsim.experiments.parallelism import runs as parallelism_runs
+from pcsim.experiments.parallelism.needs import enough, extrapolated, needs, smallest_enough, tried
+from pcsim.experiments.parallelism.runs import (
     BACKPROP,
     HOPELESS,
     Book,
@@ -26,7 +26,7 @@ from pcsim.experiments.parallelism_runs import (
     subset,
     train_case,
 )
-from pcsim.experiments.parallelism_search import (
+from pcsim.experiments.parallelism.search import (
     MARGIN,
     RATES,
     SEEDS,
@@ -102,7 +102,7 @@ def test_a_file_survives_a_killed_process(tmp_path):
     file = tmp_path / "runs.jsonl"
     code = (
         "from dataclasses import replace; from pathlib import Path;"
-        "from pcsim.experiments.parallelism_runs import Book, Case;"
+        "from pcsim.experiments.parallelism.runs import Book, Case;"
         f"book = Book(Path({str(file)!r})); case = {CASE!r}; book.run(case, 0.3); print('one', flush=True);"
         "[book.run(replace(case, seed=seed)) for seed in range(1, 50)]"
     )

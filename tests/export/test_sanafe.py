@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 
 import pcsim
 from pcsim.cli import app
-from pcsim.engine.mesh import simulate_mesh
-from pcsim.engine.mesh_plan import make_plan
-from pcsim.engine.mesh_times import Durations, chip_of
+from pcsim.engine.mesh.engine import simulate_mesh
+from pcsim.engine.mesh.plan import make_plan
+from pcsim.engine.mesh.times import Durations, chip_of
 from pcsim.errors import ConfigurationError, TraceError
 from pcsim.experiments.pricing import setting_of
 from pcsim.export import Options, Prices, export

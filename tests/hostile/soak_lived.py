@@ -43,7 +43,7 @@ def turn(folder: Path, engine: EngineName, rule: str, order: str) -> dict[str, s
 
     import pcsim
     from pcsim.config import load_model
-    from pcsim.engine.distributed_plan import Distribution
+    from pcsim.engine.distributed.plan import Distribution
     from pcsim.experiments.experiment import Experiment
 
     folder.mkdir(parents=True)

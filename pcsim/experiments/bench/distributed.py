@@ -14,9 +14,9 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from pcsim.engine.distributed import DistributedEngine
-from pcsim.engine.distributed_plan import Distribution, Share
-from pcsim.engine.distributed_team import Team
+from pcsim.engine.distributed.engine import DistributedEngine
+from pcsim.engine.distributed.plan import Distribution, Share
+from pcsim.engine.distributed.team import Team
 from pcsim.engine.fast import FastEngine
 from pcsim.engine.observer import Statistics
 from pcsim.errors import PcsimError

@@ -19,10 +19,10 @@ from rich.console import Console
 from rich.table import Table
 
 from pcsim.architecture import Architecture, DenseLayer
-from pcsim.engine.mesh import MeshTiming, simulate_mesh
-from pcsim.engine.mesh_forms import Columns, columns
-from pcsim.engine.mesh_plan import Plan, make_plan
-from pcsim.engine.mesh_times import Durations, priced_durations
+from pcsim.engine.mesh.engine import MeshTiming, simulate_mesh
+from pcsim.engine.mesh.forms import Columns, columns
+from pcsim.engine.mesh.plan import Plan, make_plan
+from pcsim.engine.mesh.times import Durations, priced_durations
 from pcsim.experiments.bench.memory import forget_peak, held, peak_held, tidy
 from pcsim.hardware.chip import Chip
 from pcsim.hardware.machine import Machine, load_machine

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import PercentFormatter
 
-from pcsim.experiments.messages import AXES, Summary
+from pcsim.experiments.messages.study import AXES, Summary
 from pcsim.report.style import INCHES, LINES, PAPER, line_look
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from functools import lru_cache
 
 from pcsim.engine.event import EventEngine
 from pcsim.errors import ConfigurationError, refuse_unless
-from pcsim.experiments.parallelism_needs import Need, enough, extrapolated, needs, tried
-from pcsim.experiments.parallelism_runs import BATCH, Run
+from pcsim.experiments.parallelism.needs import Need, enough, extrapolated, needs, tried
+from pcsim.experiments.parallelism.runs import BATCH, Run
 from pcsim.hardware.charge import charge, dense
 from pcsim.hardware.clock import Hardware
 from pcsim.hardware.machine import Machine

@@ -2,7 +2,7 @@
 
 Numbers do not depend on timing in a static program, so only time and traffic are simulated; the arithmetic
 stays in the layer-level engines. `MeshEngine` is the readable queue; `simulate_mesh` does the same with the
-compiled one of `pcsim.engine.mesh_kernels`.
+compiled one of `pcsim.engine.mesh.kernels`.
 
 The model (docs/hardware.md says it in full): a core does one job at a time, of those that have all their
 messages the first one in the program. A packet's head waits at each link until the packets that asked for it
@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from pcsim.engine.mesh_kernels import Record, add_busy, longest_path, run
-from pcsim.engine.mesh_plan import Floats, Integers, Plan
+from pcsim.engine.mesh.kernels import Record, add_busy, longest_path, run
+from pcsim.engine.mesh.plan import Floats, Integers, Plan
 from pcsim.errors import ConfigurationError
 
 

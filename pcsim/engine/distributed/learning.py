@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from pcsim.engine.distributed_wire import Wire, memory
+from pcsim.engine.distributed.wire import Wire, memory
 from pcsim.errors import ConfigurationError
 from pcsim.kernels import ActivationName, Array, Kernels, Synapses
 from pcsim.learning import NLMS

@@ -15,13 +15,13 @@ from types import ModuleType
 
 import numpy as np
 
-from pcsim.engine.distributed_echo import Echo
-from pcsim.engine.distributed_learning import check_replicas
-from pcsim.engine.distributed_member import Member, Seen
-from pcsim.engine.distributed_plan import Distribution, Part, Share, Watch, part_of, stages_of
-from pcsim.engine.distributed_team import Command, Team
-from pcsim.engine.distributed_wire import Inlet, Lane, Outlet, Times
-from pcsim.engine.distributed_worker import sums_of
+from pcsim.engine.distributed.echo import Echo
+from pcsim.engine.distributed.learning import check_replicas
+from pcsim.engine.distributed.member import Member, Seen
+from pcsim.engine.distributed.plan import Distribution, Part, Share, Watch, part_of, stages_of
+from pcsim.engine.distributed.team import Command, Team
+from pcsim.engine.distributed.wire import Inlet, Lane, Outlet, Times
+from pcsim.engine.distributed.worker import sums_of
 from pcsim.engine.observer import Observer, Statistics
 from pcsim.engine.state import Facts, learnt, relearn
 from pcsim.errors import ConfigurationError, NonFiniteError, ShapeError

@@ -1,4 +1,4 @@
-"""The compiled queue of the mesh: `pcsim.engine.mesh.MeshEngine` over flat arrays.
+"""The compiled queue of the mesh: `pcsim.engine.mesh.engine.MeshEngine` over flat arrays.
 
 It takes the same events in the same order as the readable engine. Numba compiles it on first use and keeps
 the result on disk. No fast-math: times must be equal to the readable engine's in every bit.
@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pcsim.engine.mesh_plan import Floats, Integers, Plan
+from pcsim.engine.mesh.plan import Floats, Integers, Plan
 from pcsim.engine.timing_kernels import SERIAL_BITS, Heap, compiled, drop_first, push
 
-# Turns as in `pcsim.engine.mesh.MeshTurn`.
+# Turns as in `pcsim.engine.mesh.engine.MeshTurn`.
 FINISH, HEAD, ARRIVE, ACT = (turn << SERIAL_BITS for turn in range(4))
 PACKET_BITS = 32  # an event of a packet has its number above these bits, its branch or edge in them
 LOW = (1 << PACKET_BITS) - 1

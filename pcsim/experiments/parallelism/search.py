@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pcsim.experiments.parallelism_runs import BACKPROP, Book, Case, Run
+from pcsim.experiments.parallelism.runs import BACKPROP, Book, Case, Run
 
 RATES = (1e-3, 3e-3)
 STEP_SIZES = (0.1, 0.2, 0.4)

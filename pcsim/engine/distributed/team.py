@@ -20,12 +20,12 @@ import numpy as np
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
-from pcsim.engine.distributed_plan import Distribution
-from pcsim.engine.distributed_wire import START, Inlet, Lane, Outlet, Wire
+from pcsim.engine.distributed.plan import Distribution
+from pcsim.engine.distributed.wire import START, Inlet, Lane, Outlet, Wire
 from pcsim.errors import ConfigurationError, PcsimError, PeerError
 
 LEAVE = 5.0  # s that it may take to leave
-WORKER = [sys.executable, "-m", "pcsim.engine.distributed_worker"]
+WORKER = [sys.executable, "-m", "pcsim.engine.distributed.worker"]
 
 
 class Command(IntEnum):

@@ -26,9 +26,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pcsim.engine.mesh import span_of
-from pcsim.engine.mesh_plan import Plan, make_plan, merged_values
-from pcsim.engine.mesh_times import Durations
+from pcsim.engine.mesh.engine import span_of
+from pcsim.engine.mesh.plan import Plan, make_plan, merged_values
+from pcsim.engine.mesh.times import Durations
 from pcsim.errors import ShapeError
 from pcsim.hardware.chip import Chip
 from pcsim.hardware.mapping import Mapping, Tile

@@ -8,8 +8,8 @@ from itertools import groupby
 
 import numpy as np
 
-from pcsim.experiments.parallelism_runs import BACKPROP, Case, Run
-from pcsim.experiments.parallelism_search import MARGIN, RATES, SEEDS, STEP_SIZES
+from pcsim.experiments.parallelism.runs import BACKPROP, Case, Run
+from pcsim.experiments.parallelism.search import MARGIN, RATES, SEEDS, STEP_SIZES
 
 
 @dataclass(frozen=True)

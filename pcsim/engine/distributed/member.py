@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from pcsim.engine.checks import checked_payload
-from pcsim.engine.distributed_learning import SharedLearner
-from pcsim.engine.distributed_plan import Part, Task
-from pcsim.engine.distributed_wire import Inlet, Lane, Outlet, Wire
+from pcsim.engine.distributed.learning import SharedLearner
+from pcsim.engine.distributed.plan import Part, Task
+from pcsim.engine.distributed.wire import Inlet, Lane, Outlet, Wire
 from pcsim.engine.state import learnt, relearn
 from pcsim.kernels import Array
 from pcsim.kernels.backends import make_kernels

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
-from pcsim.engine.distributed_plan import stages_of, tasks_of
+from pcsim.engine.distributed.plan import stages_of, tasks_of
 from pcsim.errors import refuse_unless
 from pcsim.schedule.program import Program
 

@@ -9,11 +9,11 @@ import traceback
 
 import numpy as np
 
-from pcsim.engine.distributed_member import Member
-from pcsim.engine.distributed_plan import TIMEOUT, Part
-from pcsim.engine.distributed_pulse import die_with
-from pcsim.engine.distributed_team import Command, header_inlet, join
-from pcsim.engine.distributed_wire import Inlet, Lane, Outlet, Times, Wire
+from pcsim.engine.distributed.member import Member
+from pcsim.engine.distributed.plan import TIMEOUT, Part
+from pcsim.engine.distributed.pulse import die_with
+from pcsim.engine.distributed.team import Command, header_inlet, join
+from pcsim.engine.distributed.wire import Inlet, Lane, Outlet, Times, Wire
 from pcsim.errors import PcsimError, PeerError
 from pcsim.kernels import Array
 

@@ -1,6 +1,6 @@
 """A program on a mesh as flat arrays: which tile does what for how long, what it waits for, what it sends.
 
-Both engines in `pcsim.engine.mesh` read these arrays; the compiled one could read nothing else.
+Both engines in `pcsim.engine.mesh.engine` read these arrays; the compiled one could read nothing else.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pcsim.engine.mesh_times import Durations
+from pcsim.engine.mesh.times import Durations
 from pcsim.engine.process import write_agendas
 from pcsim.errors import ShapeError
 from pcsim.hardware.chip import Chip

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from pcsim.engine.distributed_pulse import Pulse
+from pcsim.engine.distributed.pulse import Pulse
 from pcsim.errors import PeerError
 from pcsim.kernels import Array
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pcsim.experiments.parallelism import Row, written
+from pcsim.experiments.parallelism.study import Row, written
 from pcsim.schedule.pipeline import interval
 from pcsim.theory.parallelism import BACKPROP, STATIC, counts
 
@@ -22,7 +22,7 @@ class Pipeline:
         order: of the schedule, or "backprop".
         hidden: number of hidden layers.
         iterations: T; 0 for backprop.
-        basis: where T comes from; see `pcsim.experiments.parallelism.Row`.
+        basis: where T comes from; see `pcsim.experiments.parallelism.study.Row`.
         span: of a single mini-batch, in products one after the other.
         least: products of a mini-batch over layers: no pipeline is faster on these cores.
         intervals: from one mini-batch's end to the next one's, in products one after the other, by window;

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import EngFormatter
 
-from pcsim.experiments.parallelism import ASYNCHRONOUS, ORDERS, Row, Study
-from pcsim.experiments.parallelism_needs import Need, smallest_enough
-from pcsim.experiments.parallelism_pipelines import WINDOWS, Pipeline
+from pcsim.experiments.parallelism.needs import Need, smallest_enough
+from pcsim.experiments.parallelism.pipelines import WINDOWS, Pipeline
+from pcsim.experiments.parallelism.study import ASYNCHRONOUS, ORDERS, Row, Study
 from pcsim.report.style import DASHES, EMPTY, FAINT, HATCH, INK, LINES
 from pcsim.theory.parallelism import BACKPROP, STATIC
 

@@ -1,0 +1,1 @@
+"""Layers in processes that share no memory and exchange the messages of the program."""

@@ -1,0 +1,1 @@
+"""Layers split over the cores of a mesh, with routed and contended links."""

@@ -1,0 +1,1 @@
+"""The study of thresholds, number formats and faults of messages."""
