@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pcsim.config import ModelConfig, load_model
+from pcsim.config_sections import ScheduleConfig
 from pcsim.errors import ConfigurationError, DataError
 from pcsim.experiments.checkpoint import FILE as CHECKPOINT
 from pcsim.experiments.experiment import build_rule
@@ -157,13 +158,18 @@ def recorded(trace: TraceReader) -> dict[str, Any]:
     return {
         "engine": trace.attributes.get("engine"),
         "layers": trace.attributes.get("layers"),
-        "schedule": described.get("schedule"),
+        "schedule": _with_defaults(described.get("schedule")),
         "learning": described.get("learning"),
         "data": described.get("data"),
         "batch": training.get("batch"),
         "seed": training.get("seed"),
         "epochs": training.get("epochs"),
     }
+
+
+def _with_defaults(schedule: object) -> object:
+    """Return a schedule with what a trace leaves out: a setting that is usual, or younger than the trace."""
+    return ScheduleConfig().model_dump() | schedule if isinstance(schedule, dict) else schedule
 
 
 def data_name(name: str, subset: int | None) -> str:
