@@ -80,9 +80,9 @@ def draw_orders(results: Results) -> Figure:
     left.set(xlabel="T, inference iterations", ylabel=f"best {_label(results)}", title="Best epoch")
     left.set_xticks(sorted({_iterations(row) for row in results.rows}))
     right.set(xlabel="epochs", ylabel=_label(results), title="Learning")
-    for ax in (left, right):
-        if ax.get_legend_handles_labels()[0]:
-            ax.legend()
+    if left.get_legend_handles_labels()[0]:
+        left.legend()
+        right.legend(loc="center left", bbox_to_anchor=(1, 0.5))  # eight curves leave no room
     return figure
 
 
