@@ -88,13 +88,17 @@ class Sampler(threading.Thread):
 
 
 def sample(process: psutil.Process) -> dict[str, Any]:
-    """Return what a process holds: memory of its own in bytes, open files, threads."""
+    """Return what a process holds: memory in bytes, open files, threads.
+
+    Its own memory is what it has written to (RssAnon). "Unique" memory (USS) would not do: the pages of a
+    library count there only while no other process has loaded it, and here they come and go.
+    """
     with process.oneshot():
-        full = process.memory_full_info()
+        memory = process.memory_info()
         return {
             "kind": "memory",
-            "uss": full.uss,
-            "rss": full.rss,
+            "own": memory.rss - memory.shared,
+            "rss": memory.rss,
             "files": process.num_fds(),
             "threads": process.num_threads(),
         }

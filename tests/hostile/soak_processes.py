@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -17,12 +16,6 @@ PCSIM = [sys.executable, "-c", "from pcsim.cli import main; main()"]
 PATIENCE = 300.0  # s after which a process counts as hung: the machine may be busy with other work
 GONE = 60.0  # s that the processes of a dead master may take to notice
 LOOK = 0.02  # s between looks at a process
-# A line of Dask's log, and the tracebacks that belong to it.
-DASK = re.compile(
-    r"^\S+ \S+ - distributed\.\S+ - ERROR - .*\n"
-    r"(?:Traceback \(most.*\n(?: .*\n)+\S.*\n|\s*\n|The above exception.*\n|During handling.*\n)+",
-    re.MULTILINE,
-)
 
 
 def start(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
@@ -121,12 +114,8 @@ def send(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
 
 
 def complaints(log: Path) -> list[str]:
-    """Say which tracebacks a process has printed, but for two that are not ours.
-
-    Ctrl-C while Python starts is Python's own, and Dask's workers log how a message fails when they or their
-    scheduler are just being ended.
-    """
-    text = DASK.sub("", log.read_text(errors="replace")) if log.exists() else ""
+    """Say which tracebacks a process has printed, but for Ctrl-C while Python starts, which is its own."""
+    text = log.read_text(errors="replace") if log.exists() else ""
     parts = text.split("Traceback (most recent call last)")[1:]
     ends = [
         next((line for line in part.splitlines()[1:] if line and line[0].isalpha()), "") for part in parts

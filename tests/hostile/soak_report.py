@@ -159,14 +159,14 @@ def memory(samples: Sequence[Mapping[str, Any]]) -> Memory | None:
     def between(name: str) -> tuple[float, float]:
         return median(one[name] for one in first), median(one[name] for one in half)
 
-    steady, later = between("uss")
-    slope, _ = linear_regression([one["at"] for one in after], [one["uss"] for one in after])
+    steady, later = between("own")
+    slope, _ = linear_regression([one["at"] for one in after], [one["own"] for one in after])
     return Memory(
         samples=len(after),
         steady=steady / MIB,
         later=later / MIB,
         slope=3600 * slope / MIB,
-        most=max(one["uss"] for one in after) / MIB,
+        most=max(one["own"] for one in after) / MIB,
         files=between("files"),
         threads=between("threads"),
     )

@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 TOPIC = "pcsim-sweep"
 SECONDS = 30.0  # to wait for a scheduler
+SILENT = {"DASK_LOGGING__DISTRIBUTED": "critical"}  # of a worker here: what it says would go to the terminal
 REMEDY = "install it with pip install 'pcsim[sweep]', or leave --workers, --scheduler and --slurm out"
 
 
@@ -103,31 +105,33 @@ def _outcome(future: Future[Outcome], job: Job) -> Outcome:
 def local_workers(workers: int, threads: int) -> Iterator[Client]:
     """Start worker processes on this machine, each with so many threads for BLAS and Numba.
 
-    A worker that dies is replaced. Workers end when this process does, however it ends.
+    A worker that dies is replaced. Workers end when this process does, however it ends: they are deaf to the
+    Ctrl-C that a terminal sends to all.
     """
     _need("distributed")
     import dask.config
     from distributed import Client, LocalCluster
 
     settings = {
-        "distributed.nanny.pre-spawn-environ": thread_variables(threads),
+        "distributed.nanny.pre-spawn-environ": {**thread_variables(threads), **SILENT},
         # A worker that dies is started again; one that takes longer than this for it would be given up.
         "distributed.deploy.lost-worker-timeout": "1 day",
     }
-    with (
-        _quiet(),
-        dask.config.set(settings),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,  # a run at a time; its threads are its own
-            processes=True,
-            memory_limit=0,  # the machine's; a pause at some share of it would be for good
-            dashboard_address=None,
-            silence_logs=False,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
+    with _quiet(), dask.config.set(settings):
+        with _deaf_children():
+            cluster = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,  # a run at a time; its threads are its own
+                processes=True,
+                memory_limit=0,  # the machine's; a pause at some share of it would be for good
+                scheduler_kwargs={
+                    "dashboard": False,
+                    "dashboard_address": "127.0.0.1:0",
+                },  # any port: 8787 is often taken
+                silence_logs=False,
+            )
+        with cluster, Client(cluster) as client:
+            yield client
 
 
 @contextmanager
@@ -218,6 +222,24 @@ def _quiet() -> Iterator[None]:
     finally:
         for handler, level in before.items():
             handler.setLevel(level)
+
+
+@contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Have threads that are started meanwhile, and all processes that these ever start, not hear Ctrl-C.
+
+    It comes to all processes of a terminal at once. A worker would print a traceback and be gone before it is
+    told to stop; the mask of signals is what a process inherits, also one that replaces a dead worker.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # multiprocessing lets go of the mask where it starts that
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _need(package: str) -> None:
