@@ -10,6 +10,7 @@ from itertools import count
 
 import numpy as np
 
+from pcsim.engine import fusion
 from pcsim.engine.channel import EXACT, ChannelSet, Mishap, Roundoff
 from pcsim.engine.checks import checked_payload, set_targets
 from pcsim.engine.observer import Observer
@@ -22,7 +23,7 @@ from pcsim.kernels import Array
 from pcsim.network.layer import Layer
 from pcsim.schedule.channel import PLAIN, Channels
 from pcsim.schedule.message import Fate, Message
-from pcsim.schedule.operation import Operation
+from pcsim.schedule.operation import Action, Operation
 from pcsim.schedule.program import Program, Reaction
 
 _ARRIVES, _NO_MISHAP = Fate.ARRIVES, Mishap()  # by far the most frequent ones
@@ -178,6 +179,9 @@ class EventEngine:
         self._channels = ChannelSet(channels, plan.network, batch, units)
         self._channels.prepare_inboxes()
         self._delay = channels.faults.delay_time
+        self._fused: Mapping[int, Action] = {}
+        if isinstance(plan, Program) and units is not None and not channels.active:
+            self._fused = fusion.actions(plan, units)
         self._random = np.random.default_rng(hardware.links.seed)
         self._step = 0
         self._timeline: list[Event] = []
@@ -254,7 +258,7 @@ class EventEngine:
         if self._units is not None and self._always_the_same:
             once = {name: count - before[name] for name, count in asdict(self.totals).items()}
             once["simulated_time"] = now
-            lines = lines_of(self._acted, self._agendas, self._units, self._watched)
+            lines = lines_of(self._acted, self._agendas, self._units, self._watched, self._fused)
             self._script = Script(lines, self._timeline, once)
 
     @property
@@ -325,7 +329,7 @@ class EventEngine:
         if self._units is None:
             return None, roundoff
         unit = self._units[operation.layer]
-        payload = operation.action(unit)
+        payload = self._fused.get(id(operation), operation.action)(unit)
         if self._channels.states and operation.moves_activity:
             roundoff = self._channels.keep_measured(unit)
         if id(operation) in self._watched or not self._watched:

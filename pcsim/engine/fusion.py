@@ -7,12 +7,12 @@ line of the weight and sends the new activity up through the same line while it 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pcsim.kernels import Array
 from pcsim.network.layer import Layer
-from pcsim.schedule.operation import Operation, Relax
+from pcsim.schedule.operation import Action, Operation, Relax
 from pcsim.schedule.program import Program
 
 
@@ -25,6 +25,26 @@ class RelaxAndPredict:
     def __call__(self, unit: Layer) -> Array:
         """Move the activity of a layer and form its prediction."""
         return unit.relax_and_predict(self.step)
+
+
+def formed(unit: Layer) -> Array:
+    """Return the prediction that the layer's relaxation has formed."""
+    return unit.outgoing
+
+
+def actions(program: Program, layers: Sequence[Layer]) -> Mapping[int, Action]:
+    """Return what fused operations do where each keeps its own place, by their identities.
+
+    A relaxation forms the prediction, too, which the prediction then only hands over. A layer does its
+    operations in the order of the list; what others do meanwhile changes neither its activity nor its weight.
+    """
+    operations, found = program.operations, dict[int, Action]()
+    for relaxation, prediction in pairs(program, layers).items():
+        relax = operations[relaxation].action
+        assert isinstance(relax, Relax)
+        found[id(operations[relaxation])] = RelaxAndPredict(relax.step)
+        found[id(operations[prediction])] = formed
+    return found
 
 
 def pairs(program: Program, layers: Sequence[Layer]) -> dict[int, int]:

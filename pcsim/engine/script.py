@@ -19,12 +19,12 @@ from pcsim.engine.observer import Observer
 from pcsim.engine.process import Agendas, Door
 from pcsim.kernels import Array
 from pcsim.network.layer import Layer, MessageKind
-from pcsim.schedule.operation import Operation
+from pcsim.schedule.operation import Action, Operation
 
 if TYPE_CHECKING:
     from pcsim.engine.event import Event, Totals
 
-Delivery = tuple[dict[MessageKind, Array], MessageKind, int]  # an inbox, a kind, and the message's number
+Delivery = tuple[dict[MessageKind, Array], MessageKind, Array]  # an inbox, a kind, and where the message is
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,48 +33,76 @@ class Line:
 
     Attributes:
         operation: what is done.
+        action: how.
         unit: who does it.
         deliveries: messages that it needs and that are put into the inbox before.
-        shape: of the message that it sends; None if it sends none. Messages are numbered in this order.
+        message: for a copy of what it sends, which nobody else writes to; None if it sends nothing.
         watched: whether observers look on.
     """
 
     operation: Operation
+    action: Action
     unit: Layer
     deliveries: tuple[Delivery, ...]
-    shape: tuple[int, ...] | None
+    message: Array | None
     watched: bool
 
 
 def lines_of(
-    acted: Sequence[Operation], agendas: Agendas, units: Sequence[Layer], watched: frozenset[int]
+    acted: Sequence[Operation],
+    agendas: Agendas,
+    units: Sequence[Layer],
+    watched: frozenset[int],
+    fused: Mapping[int, Action],
 ) -> tuple[Line, ...]:
     """Return the script of a mini-batch.
+
+    Messages lie in buffers that are used again when another message has taken their place in the inbox, and
+    in the next mini-batch: no program reads a message before it is sent one (see `Program.build`).
 
     Args:
         acted: its operations in the order in which the queue took them.
         agendas: which messages each operation needs; see `pcsim.engine.process.write_agendas`.
         units: the layers that act.
         watched: identities of the operations that observers see; none means all.
+        fused: what operations do that are fused with another, by their identities.
     """
     coming = {layer: iter(agenda) for layer, agenda in agendas.items()}
-    sent: dict[Door, list[int]] = defaultdict(list)
+    sent: dict[Door, list[Array]] = defaultdict(list)
     delivered: dict[Door, int] = defaultdict(int)
-    lines, messages = [], 0
+    free: dict[Door, list[Array]] = defaultdict(list)
+    lines = []
     for operation in acted:
         deliveries = []
         for door, number in next(coming[operation.layer])[1]:
-            if delivered[door] < number:  # of several that have come only the last is read
-                deliveries.append((units[door[0]].inbox, door[1], sent[door][number - 1]))
+            before = delivered[door]
+            if before < number:  # of several that have come only the last is read
+                if before:
+                    free[door].append(sent[door][before - 1])
+                deliveries.append((units[door[0]].inbox, door[1], _read_only(sent[door][number - 1])))
                 delivered[door] = number
-        shape = None
+        message = None
         if operation.sends is not None:
-            shape = units[max(operation.layer, operation.target)].activity.shape
-            sent[operation.target, operation.sends].append(messages)
-            messages += 1
+            door, upper = (operation.target, operation.sends), max(operation.layer, operation.target)
+            message = free[door].pop() if free[door] else _buffer(units[upper])
+            sent[door].append(message)
         seen = not watched or id(operation) in watched
-        lines.append(Line(operation, units[operation.layer], tuple(deliveries), shape, seen))
+        action = fused.get(id(operation), operation.action)
+        lines.append(Line(operation, action, units[operation.layer], tuple(deliveries), message, seen))
     return tuple(lines)
+
+
+def _buffer(upper: Layer) -> Array:
+    """Return room for a message between a layer and the one below it: both kinds are about its neurons."""
+    return upper.kernels.mini_batch(upper.activity.shape, upper.activity.dtype)
+
+
+def _read_only(message: Array) -> Array:
+    """Return a view that its reader cannot change, where arrays know of such."""
+    if isinstance(message, np.ndarray):
+        message = message.view()
+        message.flags.writeable = False
+    return message
 
 
 class Script:
@@ -91,7 +119,7 @@ class Script:
         self._once = {name: count for name, count in once.items() if name != "nonzero_values"}
         self._nonzero = [0] * sum(event.kind == "message" for event in timeline)
         waiting: dict[tuple[int, int], list[int]] = defaultdict(list)
-        sending = (line.operation for line in self._lines if line.shape is not None)
+        sending = (line.operation for line in self._lines if line.message is not None)
         for number, operation in enumerate(sending):
             waiting[operation.layer, operation.target].append(number)
         # A link carries its messages in the order of sending, which is that of their starts.
@@ -103,18 +131,19 @@ class Script:
 
     def follow(self, observers: Sequence[Observer], totals: Totals) -> None:
         """Let a mini-batch pass and add what happens to the totals."""
-        payloads: list[Array] = []
+        number = 0
         for line in self._lines:
-            for inbox, kind, number in line.deliveries:
-                inbox[kind] = payloads[number]
-            payload = line.operation.action(line.unit)
+            unit, message = line.unit, line.message
+            for inbox, kind, delivered in line.deliveries:
+                inbox[kind] = delivered
+            payload = line.action(unit)
             if line.watched:
                 for observer in observers:
-                    observer.observe(line.operation, line.unit)
-            if line.shape is not None:
-                copy = line.unit.kernels.snapshot(checked_payload(line.operation, payload, line.shape))
-                self._nonzero[len(payloads)] = int(np.count_nonzero(np.asarray(copy)))
-                payloads.append(copy)
+                    observer.observe(line.operation, unit)
+            if message is not None:
+                payload = checked_payload(line.operation, payload, message.shape)
+                self._nonzero[number] = unit.kernels.copy_and_count(payload, message)
+                number += 1
         for name, count in self._once.items():
             setattr(totals, name, getattr(totals, name) + count)
         totals.nonzero_values += sum(self._nonzero)

@@ -109,6 +109,8 @@ class Kernels(Protocol):
 
     def copy(self, values: Array, out: Array) -> None: ...  # noqa: D102
 
+    def copy_and_count(self, values: Array, out: Array) -> int: ...  # noqa: D102
+
     def output(self, name: OutputName, prediction: Array) -> Array: ...  # noqa: D102
 
     def predict(  # noqa: D102

@@ -92,6 +92,13 @@ class CpuKernels:
         else:
             out[...] = values
 
+    def copy_and_count(self, values: Array, out: Array) -> int:
+        """Out = values, (batch, n); return how many of them are not zero: one pass."""
+        into = flat(out)
+        count = loops.copy_and_count(flat(values), into)
+        put_back(into, out)
+        return count
+
     def output(self, name: OutputName, prediction: Array) -> Array:
         """Return out(p_L); for softmax a scratch array that the next call overwrites."""
         if name != "softmax":

@@ -33,6 +33,11 @@ class CudaKernels(CudaLearning):
         """Out = values, (batch, n)."""
         out[...] = values
 
+    def copy_and_count(self, values: DeviceArray, out: DeviceArray) -> int:
+        """Out = values, (batch, n); return how many of them are not zero, counted on the host."""
+        out[...] = values
+        return int(np.count_nonzero(out.copy()))
+
     def output(self, name: OutputName, prediction: DeviceArray) -> DeviceArray:
         """Return out(p_L), in an array that the next call for this shape overwrites."""
         said, unused = (self.scratch(use, prediction.shape, prediction.dtype) for use in ("said", "unused"))

@@ -132,6 +132,17 @@ def compare(activity: Array, prediction: Array, out: Array) -> None:
 
 
 @compiled
+def copy_and_count(values: Array, out: Array) -> int:
+    """Out = values, flat arrays; return how many are not zero."""
+    count = 0
+    for i in range(out.size):
+        value = values[i]
+        out[i] = value
+        count += value != 0
+    return count
+
+
+@compiled
 def scaled_copy(values: Array, factor: float, out: Array) -> None:
     """Out = factor · values, flat arrays."""
     number = out.dtype.type(factor)
@@ -230,6 +241,7 @@ def compile_all(dtype: str) -> None:
         sum_samples(sent, row)
         turn_over(sent, table.copy())
         compare(row, sent_row, row.copy())
+        copy_and_count(sent_row, row.copy())
         soft_clamp(row, sent_row, number, row.copy())
         squared_norm(sent_row)
         absolute_sum(sent_row)

@@ -87,6 +87,12 @@ def copy(values: Array, out: Array) -> None:
     out[...] = values
 
 
+def copy_and_count(values: Array, out: Array) -> int:
+    """Out = values, (batch, n); return how many of them are not zero."""
+    out[...] = values
+    return int(np.count_nonzero(out))
+
+
 def output(name: OutputName, prediction: Array) -> Array:
     """Return out(p_L): what the network says, from the prediction that reaches the output layer."""
     match name:

@@ -12,6 +12,8 @@ from pcsim.network.layer import Layer, MessageKind
 from pcsim.network.network import Network
 from pcsim.schedule.precisions import Refreshing
 
+Action = Callable[[Layer], "Array | None"]  # returns the payload if the operation sends
+
 
 @dataclass(frozen=True, order=True)
 class Place:
@@ -59,7 +61,7 @@ class Operation:
     sends: MessageKind | None = None
     multiplications: int = 0
     values: int = 0
-    action: Callable[[Layer], Array | None] = field(compare=False, repr=False, kw_only=True)
+    action: Action = field(compare=False, repr=False, kw_only=True)
 
     @property
     def target(self) -> int:

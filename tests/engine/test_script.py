@@ -9,34 +9,54 @@ from pcsim.engine.observer import Statistics
 from pcsim.hardware.clock import Hardware, Links
 from pcsim.schedule.channel import Channels, Faults
 
-ORDERS = ["sequential", "simultaneous", "bottom-up", "red-black", "incremental"]
 SLOW = Hardware(
     time_per_operation=1.0, time_per_multiplication=0.01, time_per_byte=0.02, links=Links(latency=0.7)
 )
 
 
-def mini_batches(count=3):
+def mini_batches(count=3, batch=4):
     """Return inputs and targets."""
     rng = np.random.default_rng(0)
-    return [(rng.normal(size=(4, 6)), np.eye(3)[rng.integers(0, 3, 4)]) for _ in range(count)]
+    return [(rng.normal(size=(batch, 6)), np.eye(3)[rng.integers(0, 3, batch)]) for _ in range(count)]
 
 
-def made(order, hardware=SLOW, **options):
-    """Return an engine and its statistics on a network that starts the same each time."""
-    network = pcsim.Network.dense([6, 5, 4, 4, 3], dtype="float64", seed=2)
+def hurried(ops):
+    """Relax and compare without new predictions: a quick layer sends many errors to a slow one below."""
+    yield from ops.forward_sweep()
+    for iteration in ops.iterations:
+        for layer in ops.hidden:
+            yield ops.relax(layer, iteration)
+        for layer in ops.hidden:
+            yield ops.compare(layer, iteration)
+    yield from ops.learning_phase()
+
+
+def made(order, hardware=SLOW, backend="reference", batch=4, **options):
+    """Return an engine and its statistics on a network that starts the same each time.
+
+    The first hidden layer is large, so that it lags behind where it need not wait.
+    """
+    network = pcsim.Network.dense([6, 50, 4, 4, 3], dtype="float64", seed=2)
     program = pcsim.Program.build(network, pcsim.Schedule(order, iterations=3, step_size=0.2))
     seen = Statistics(3, network.top)
-    layers = network.layers(4, pcsim.MQ(1e-2), pcsim.make_kernels("reference"))
-    return EventEngine(program, layers, hardware, 4, [seen], **options), seen
+    layers = network.layers(batch, pcsim.MQ(1e-2), pcsim.make_kernels(backend, "float64"))
+    return EventEngine(program, layers, hardware, batch, [seen], **options), seen
 
 
+@pytest.mark.parametrize(("backend", "batch"), [("reference", 4), ("cpu", 4), ("cpu", 1)])
 @pytest.mark.parametrize("cores", [None, (0, 0, 1, 1, 1)], ids=["a core each", "two cores"])
-@pytest.mark.parametrize("order", ORDERS)
-def test_script_and_queue_tell_the_same(order, cores):
-    """One engine follows its script; the other is made anew from the state and asks the queue each time."""
-    follows, seen = made(order, cores=cores)
-    for inputs, targets in mini_batches():
-        asks, seen_anew = made(order, cores=cores)
+@pytest.mark.parametrize(
+    "order", ["sequential", "simultaneous", "bottom-up", "red-black", "incremental", hurried]
+)
+def test_script_and_queue_tell_the_same(order, cores, backend, batch):
+    """One engine follows its script; the other is made anew from the state and asks the queue each time.
+
+    A mini-batch of one on the CPU has relaxations that form the next prediction, too.
+    """
+    options = {"cores": cores, "backend": backend, "batch": batch}
+    follows, seen = made(order, **options)
+    for inputs, targets in mini_batches(batch=batch):
+        asks, seen_anew = made(order, **options)
         asks.restore(*follows.state())
         for engine in (follows, asks):
             engine.step(inputs, targets)
@@ -61,6 +81,18 @@ def test_zeros_are_counted_each_time():
     assert engine.totals.nonzero_values == sum(first) + sum(second)
     for message in engine.layers[1].inbox.values():
         assert np.count_nonzero(message) in second
+
+
+def test_messages_keep_their_buffers_and_cannot_be_changed():
+    """From the second mini-batch on nothing is allocated; a message that has come is its sender's word."""
+    engine, _ = made("sequential")
+    places = []
+    for inputs, targets in mini_batches():
+        engine.step(inputs, targets)
+        places.append([message.ctypes.data for unit in engine.layers for message in unit.inbox.values()])
+    assert places[1] == places[2]
+    with pytest.raises(ValueError, match="read-only"):
+        engine.layers[1].inbox[pcsim.MessageKind.PREDICTION][...] = 0
 
 
 @pytest.mark.parametrize(

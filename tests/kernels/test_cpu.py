@@ -270,3 +270,16 @@ def test_small_products_are_not_tested(tmp_path):
     assert not (tmp_path / "products.json").exists()
     assert isinstance(choices.measured, list)
     assert Measured("predict", 1, 2, 3, "float32", "numpy", 1.0).gflops == 1.0
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+@pytest.mark.parametrize("lies", ["neuron by neuron", "sample by sample"])
+def test_copy_and_count(cpu, dtype, batch, lies):
+    """A message is copied whatever its layout; −0 is a zero, NaN is not, by hand: 3 of each sample's 5."""
+    values = np.tile(np.array([0, -0.0, np.nan, 1e-30, -7], dtype), (batch, 1))
+    values = values if lies == "sample by sample" else np.asfortranarray(values)
+    values.flags.writeable = False
+    for kernels in (cpu, reference):
+        for out in (kernels.mini_batch(values.shape, values.dtype), np.empty_like(values, order="C")):
+            assert kernels.copy_and_count(values, out) == 3 * batch
+            np.testing.assert_array_equal(out, values)

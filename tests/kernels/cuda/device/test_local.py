@@ -158,3 +158,11 @@ def test_scratch_is_kept_by_shape(kernels, rng):
     kept = dict(kernels._kept)
     kernels.predict(activity, weight, bias, "relu", out)
     assert kernels._kept == kept
+
+
+def test_copy_and_count(kernels):
+    """What the event engine does with a message, by hand: three numbers are not zero, NaN among them."""
+    values = kernels.to_device(np.array([[0, -0.0, np.nan], [1, 0, -7]]))
+    out = kernels.zeros((2, 3), np.float64)
+    assert kernels.copy_and_count(values, out) == 3
+    np.testing.assert_array_equal(out.copy(), values.copy())
