@@ -22,7 +22,7 @@ from pcsim.architecture import ConvLayer
 from pcsim.kernels import ActivationName, Array, OutputName, blocked, loops, online, products, reference
 from pcsim.kernels.cpu_conv import CpuConvolution
 from pcsim.kernels.dense import DenseSynapses
-from pcsim.kernels.layout import LEAKS, by_neuron, flat, neuron_by_neuron, put_back
+from pcsim.kernels.layout import LEAKS, by_neuron, flat, neuron_by_neuron, put_back, roomy_copy
 from pcsim.kernels.online import OnlineSynapses, RectifiedSynapses, by_lines
 from pcsim.kernels.scratch import Scratch
 
@@ -38,7 +38,7 @@ class RowSynapses(DenseSynapses):
 
     def place(self, weight: Array) -> Array:
         """Return the weight row by row, as the products read it: a copy only after online learning."""
-        return np.ascontiguousarray(weight)
+        return weight if weight.flags.c_contiguous else roomy_copy(weight)
 
 
 class CpuKernels:

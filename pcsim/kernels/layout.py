@@ -1,12 +1,50 @@
-"""How mini-batches lie in memory on a CPU, neuron by sample; which activations are linear but for a kink."""
+"""How arrays lie in memory on a CPU; which activations are linear but for a kink.
+
+Mini-batches lie neuron by sample. What is large begins where a huge page does: on small ones, which lie
+scattered, the whole process would be fast or slow by a tenth, as chance has it.
+"""
 
 from __future__ import annotations
 
+from math import prod
+from typing import Literal
+
 import numpy as np
+import numpy.typing as npt
 
 from pcsim.kernels import ActivationName, Array, reference
 
 LEAKS: dict[ActivationName, float] = {"relu": 0.0, "leaky_relu": reference.LEAK, "identity": 1.0}
+
+
+HUGE_PAGE = 2**21  # bytes, on x86 and mostly on ARM
+
+
+def roomy(shape: tuple[int, ...], dtype: npt.DTypeLike, order: Literal["C", "F"] = "C") -> Array:
+    """Return an array of whatever was there; if it is large it begins where a huge page does.
+
+    NumPy asks Linux for huge pages, but lets an array begin anywhere, so that its ends would get small ones.
+    """
+    number = np.dtype(dtype)
+    size = prod(shape) * number.itemsize
+    if size < HUGE_PAGE:
+        return np.empty(shape, number, order)
+    room = np.empty(size + HUGE_PAGE, np.uint8)
+    return np.ndarray(shape, number, room, -room.ctypes.data % HUGE_PAGE, order=order)
+
+
+def roomy_copy(array: Array, dtype: npt.DTypeLike | None = None, order: Literal["C", "F"] = "C") -> Array:
+    """Return a copy in an array of this order, made by `roomy`."""
+    copy = roomy(array.shape, array.dtype if dtype is None else dtype, order)
+    copy[...] = array
+    return copy
+
+
+def roomy_zeros(like: Array) -> Array:
+    """Return zeros in the shape and order of another array, made by `roomy`."""
+    zeros = roomy(like.shape, like.dtype, "C" if like.flags.c_contiguous else "F")
+    zeros[...] = 0
+    return zeros
 
 
 def by_neuron(array: Array) -> Array:

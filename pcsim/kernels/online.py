@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from pcsim.kernels import Array, Relaxation
 from pcsim.kernels.dense import DenseSynapses
-from pcsim.kernels.layout import LEAKS
+from pcsim.kernels.layout import LEAKS, roomy_copy
 from pcsim.kernels.loops import Function, absolute_sum, compiled, scaled_copy
 
 Indices = NDArray[np.int64]
@@ -87,7 +87,7 @@ class OnlineSynapses(DenseSynapses):
 
     def place(self, weight: Array) -> Array:
         """Return the weight line by line: a copy, unless it lies so."""
-        return np.asfortranarray(weight)
+        return weight if by_lines(weight) else roomy_copy(weight, order="F")
 
     def settled(self, weight: Array) -> Array:
         """Return the weight after the update that was put off, if there is one."""

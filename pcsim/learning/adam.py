@@ -8,6 +8,7 @@ import numpy as np
 
 from pcsim.errors import refuse_unless
 from pcsim.kernels import ActivationName, Array, Kernels, Synapses
+from pcsim.kernels.layout import roomy_zeros
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class Adam:
 
     def __call__(self, weight: Array, bias: Array) -> AdamLearner:
         """Return the learner of one connection."""
-        zeros = np.zeros_like
-        return AdamLearner(self, (zeros(weight), zeros(weight), zeros(bias), zeros(bias)), np.zeros(1))
+        moments = roomy_zeros(weight), roomy_zeros(weight), np.zeros_like(bias), np.zeros_like(bias)
+        return AdamLearner(self, moments, np.zeros(1))
 
 
 @dataclass

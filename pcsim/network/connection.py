@@ -13,6 +13,7 @@ import numpy as np
 
 from pcsim.architecture import ConvLayer
 from pcsim.kernels import ActivationName, Array, Kernels, Synapses
+from pcsim.kernels.layout import roomy
 
 
 @dataclass(frozen=True)
@@ -153,5 +154,7 @@ def _draw(
     Draws are made in float64 and rounded, so that one seed means one network in either dtype.
     """
     bound = 1 / np.sqrt(prod(weight_shape[1:]))
-    weight = rng.uniform(-bound, bound, weight_shape)
-    return weight.astype(dtype), rng.uniform(-bound, bound, weight_shape[0]).astype(dtype)
+    weight = roomy(weight_shape, dtype)
+    for row in weight:  # together they would take twice the memory of the weight besides
+        row[...] = rng.uniform(-bound, bound, weight_shape[1:])
+    return weight, rng.uniform(-bound, bound, weight_shape[0]).astype(dtype)

@@ -11,6 +11,7 @@ import numpy as np
 from pcsim.architecture import Architecture, ConvLayer, DenseLayer, parse
 from pcsim.errors import ConfigurationError, ShapeError, nearest, refuse_unless
 from pcsim.kernels import ActivationName, Array, Kernels, OutputName, reference
+from pcsim.kernels.layout import roomy_copy
 from pcsim.network.connection import Connection, Conv, Dense, as_matrix
 from pcsim.network.layer import Layer, LayerTraits, Learner
 
@@ -331,4 +332,4 @@ def _parameters(
                 f"weight {weight.shape} and bias {bias.shape} of layer {layer}: "
                 f"expected {expected} and {expected[:1]}"
             )
-    return tuple((np.array(weight, dtype, order="C"), np.array(bias, dtype)) for weight, bias in given)
+    return tuple((roomy_copy(weight, dtype), np.array(bias, dtype)) for weight, bias in given)
