@@ -122,6 +122,9 @@ class States:
     def begin_step(self, step):
         self.step = step
 
+    def watches(self, operation):
+        return True
+
     def observe(self, operation, unit):
         for place in operation.writes:
             if place.name in ("activity", "error"):

@@ -13,7 +13,7 @@ import numpy as np
 from pcsim.engine import fusion
 from pcsim.engine.channel import EXACT, ChannelSet, Mishap, Roundoff
 from pcsim.engine.checks import checked_payload, set_targets
-from pcsim.engine.observer import Observer
+from pcsim.engine.observer import Observer, Watching, onlookers
 from pcsim.engine.process import InOrder, Process, Reacting, write_agendas
 from pcsim.engine.script import Script, lines_of
 from pcsim.engine.state import Facts, learnt, relearn
@@ -171,7 +171,7 @@ class EventEngine:
         self._plan, self._units, self._hardware, self._batch = plan, units, hardware, batch
         self._itemsize = plan.network.dtype.itemsize
         self._observers = tuple(observers)
-        self._watched = _watched(plan)
+        self._watching, self._watching_others = _watching(plan, self._observers)
         self._cores = tuple(cores) if cores is not None else tuple(range(len(plan.network.sizes)))
         self._turns = _turns(self._cores, len(plan.network.sizes))
         listed = plan.operations if isinstance(plan, Program) else plan.operations.learning_phase()
@@ -241,7 +241,7 @@ class EventEngine:
     def simulate(self) -> None:
         """Let one mini-batch pass, as `step` does, with whatever the units hold (or without units)."""
         if self._script is not None:
-            self._script.follow(self._observers, self.totals)
+            self._script.follow(self.totals)
             self._step += 1
             return
         before = asdict(self.totals)
@@ -258,7 +258,7 @@ class EventEngine:
         if self._units is not None and self._always_the_same:
             once = {name: count - before[name] for name, count in asdict(self.totals).items()}
             once["simulated_time"] = now
-            lines = lines_of(self._acted, self._agendas, self._units, self._watched, self._fused)
+            lines = lines_of(self._acted, self._agendas, self._units, self._watching, self._fused)
             self._script = Script(lines, self._timeline, once)
 
     @property
@@ -332,9 +332,8 @@ class EventEngine:
         payload = self._fused.get(id(operation), operation.action)(unit)
         if self._channels.states and operation.moves_activity:
             roundoff = self._channels.keep_measured(unit)
-        if id(operation) in self._watched or not self._watched:
-            for observer in self._observers:
-                observer.observe(operation, unit)
+        for observe in self._watching.get(id(operation), self._watching_others):
+            observe(operation, unit)
         if operation.sends is None:
             return None, roundoff
         width = self._plan.network.sizes[max(operation.layer, operation.target)]
@@ -396,11 +395,14 @@ class EventEngine:
         self.totals.count(event)
 
 
-def _watched(plan: Program | Reaction) -> frozenset[int]:
-    """Return the identities of the operations that observers see; none means all (see `Observer`)."""
+def _watching(
+    plan: Program | Reaction, observers: Sequence[Observer]
+) -> tuple[Mapping[int, Watching], Watching]:
+    """Return who looks on at operations, by their identities, and who at all others (see `Observer`)."""
     if isinstance(plan, Reaction):
-        return frozenset()
-    return frozenset(id(plan.operations[index]) for index in plan.last_writes)
+        return {}, tuple(observer.observe for observer in observers)
+    seen = (plan.operations[index] for index in plan.last_writes)
+    return {id(operation): onlookers(operation, observers) for operation in seen}, ()
 
 
 def _turns(cores: Sequence[int], layers: int) -> tuple[tuple[int, ...], ...]:

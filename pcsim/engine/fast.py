@@ -9,7 +9,7 @@ from itertools import pairwise
 from pcsim.engine import fusion
 from pcsim.engine.channel import Carried, ChannelSet, put_into
 from pcsim.engine.checks import checked_payload, set_targets
-from pcsim.engine.observer import Observer
+from pcsim.engine.observer import Observer, onlookers
 from pcsim.engine.state import Facts, learnt, relearn
 from pcsim.kernels import Array
 from pcsim.network.layer import Layer, MessageKind
@@ -51,11 +51,17 @@ class FastEngine:
         self.carried = Carried()
         self._wires = self._own_copies() if channels.carry else self._shared_buffers(program)
         self._connect()
-        watched = program.last_writes if observers else frozenset()
+        watched = program.last_writes
         fused = {} if channels.active else fusion.pairs(program, layers)
         taken_along = set(fused.values())
         self._instructions = tuple(
-            (one, self._action(one, i in fused), layers[one.layer], self._letter_box(one), i in watched)
+            (
+                one,
+                self._action(one, i in fused),
+                layers[one.layer],
+                self._letter_box(one),
+                onlookers(one, observers) if i in watched else (),
+            )
             for i, one in enumerate(program.operations)
             if i not in taken_along
         )
@@ -75,13 +81,12 @@ class FastEngine:
         self._connect()
         for observer in self._observers:
             observer.begin_step(self._step)
-        for operation, action, unit, deliver, watched in self._instructions:
+        for operation, action, unit, deliver, watching in self._instructions:
             payload = action(unit)
             if deliver is not None:
                 deliver(payload)
-            if watched:
-                for observer in self._observers:
-                    observer.observe(operation, unit)
+            for observe in watching:
+                observe(operation, unit)
         self._step += 1
         for observer in self._observers:
             observer.end_step()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -26,6 +27,10 @@ class Observer(Protocol):
         """Learn that a mini-batch begins."""
         ...
 
+    def watches(self, operation: Operation) -> bool:
+        """Say whether it wants to be told when this operation is done; engines ask when they are made."""
+        ...
+
     def observe(self, operation: Operation, unit: Layer) -> None:
         """Look at the layer that has just acted; its arrays will change: copy what is to be kept."""
         ...
@@ -35,58 +40,84 @@ class Observer(Protocol):
         ...
 
 
+Watching = tuple[Callable[[Operation, Layer], None], ...]
+
+
+def onlookers(operation: Operation, observers: Sequence[Observer]) -> Watching:
+    """Return what to call when an operation is done."""
+    return tuple(observer.observe for observer in observers if observer.watches(operation))
+
+
 class Statistics:
     """Energy of every layer after every iteration of the current mini-batch, and a check that it is finite.
 
-    Row n of each array is the state after n iterations (row 0: after the forward sweep and the clamp);
-    column l − 1 is layer l. Where a layer did nothing in an iteration its row repeats the one before.
-
-    Attributes:
-        squared_error: ½‖e_l‖², batch mean; shape (T + 1, L).
-        free_energy: the layer's share of equation (1), batch mean; shape (T + 1, L).
+    Every training step passes through here, when caches are full of weights: what is not asked for is not
+    computed, and numbers are kept in lists until somebody wants arrays.
     """
 
     def __init__(self, iterations: int, top: int) -> None:
-        self.squared_error: Statistic = np.zeros((iterations + 1, top))
-        self.free_energy: Statistic = np.zeros((iterations + 1, top))
-        self._known = np.zeros((iterations + 1, top), dtype=bool)
-        self._filled = b"", np.zeros((iterations + 1, top), dtype=np.intp)
+        self._top, cells = top, (iterations + 1) * top
+        self._squared_error, self._free_energy = [0.0] * cells, [0.0] * cells  # row by row
+        self._known, self._nothing, self._everything = bytearray(cells), bytes(cells), b"\1" * cells
+        self._arrays: Statistic | None = None
+        self._gaps = b"", np.zeros((iterations + 1, top), dtype=np.intp)
+        self._met: set[int] = set()
         self._units: dict[int, Layer] = {}
         self._step = 0
+
+    @property
+    def squared_error(self) -> Statistic:
+        """½‖e_l‖², batch mean; shape (T + 1, L).
+
+        Row n is the state after n iterations (row 0: after the forward sweep and the clamp); column l − 1 is
+        layer l. Where a layer did nothing in an iteration its row repeats the one before.
+        """
+        table: Statistic = self._tables()[0]
+        return table
+
+    @property
+    def free_energy(self) -> Statistic:
+        """The layer's share of equation (1), batch mean; rows and columns as in `squared_error`."""
+        table: Statistic = self._tables()[1]
+        return table
+
+    @property
+    def settled_energy(self) -> float:
+        """Free energy of the network after the last iteration, batch mean."""
+        if self._known == self._everything:
+            return sum(self._free_energy[-self._top :])
+        return float(self.free_energy[-1].sum())
 
     def begin_step(self, step: int) -> None:
         """Forget the mini-batch before."""
         self._step = step
-        self._known[:] = False
-        self.squared_error[0] = self.free_energy[0] = 0  # where nobody forms an error there is none
+        self._known[:] = self._nothing
+
+    def watches(self, operation: Operation) -> bool:
+        """Look at errors when they are formed, and at something of each layer, to know it."""
+        new = operation.layer not in self._met
+        self._met.add(operation.layer)
+        return operation.forms_error or new
 
     def observe(self, operation: Operation, unit: Layer) -> None:
         """Note the energy of a layer that has formed its error."""
         self._units[operation.layer] = unit
         if not operation.forms_error:
             return
-        squared_error = unit.squared_error()
+        # What a user's own operation has made of the error `compare` has not seen.
+        found = unit.compared if operation.action is Layer.compare else None
+        squared_error = unit.squared_error() if found is None else found
         self.note(operation.iteration, operation.layer, squared_error, unit.free_energy(squared_error))
 
     def note(self, iteration: int, layer: int, squared_error: float, free_energy: float) -> None:
         """Note the energy of a layer."""
-        cell = iteration, layer - 1
-        self.squared_error[cell], self.free_energy[cell] = squared_error, free_energy
-        self._known[cell] = True
+        cell = iteration * self._top + layer - 1
+        self._squared_error[cell], self._free_energy[cell] = squared_error, free_energy
+        self._known[cell] = 1
 
     def end_step(self) -> None:
-        """Fill in what did not change."""
-        latest, columns = self._latest(), np.arange(self._known.shape[1])
-        self.squared_error[:] = self.squared_error[latest, columns]
-        self.free_energy[:] = self.free_energy[latest, columns]
-
-    def _latest(self) -> npt.NDArray[np.intp]:
-        """Return for each cell the row in which its layer was last known; a program always fills the same."""
-        pattern = self._known.tobytes()
-        if pattern != self._filled[0]:
-            rows = np.where(self._known, np.arange(len(self._known))[:, np.newaxis], 0)
-            self._filled = pattern, np.maximum.accumulate(rows, axis=0)
-        return self._filled[1]
+        """Let go of the tables of the mini-batch before."""
+        self._arrays = None
 
     def check_finite(self) -> None:
         """Look for infinities and NaN in the mini-batch that has ended, learning included.
@@ -94,10 +125,29 @@ class Statistics:
         Raises:
             NonFiniteError: names the step and the first iteration and layer that went wrong.
         """
-        finite = np.isfinite(self.free_energy)
-        if not finite.all():
-            iteration, column = np.argwhere(~finite)[0]
-            raise NonFiniteError("free energy", self._step, int(column) + 1, int(iteration))
+        if not math.isfinite(sum(self._free_energy)):  # numbers of before may be among them
+            bad = np.argwhere(~np.isfinite(self.free_energy))
+            for iteration, column in bad[:1]:
+                raise NonFiniteError("free energy", self._step, int(column) + 1, int(iteration))
         for unit in self._units.values():
             if not math.isfinite(unit.update_magnitude):
-                raise NonFiniteError("weight update", self._step, unit.traits.index, len(finite) - 1)
+                last = len(self._known) // self._top - 1
+                raise NonFiniteError("weight update", self._step, unit.traits.index, last)
+
+    def _tables(self) -> Statistic:
+        """Return both tables of the current mini-batch, without gaps; shape (2, T + 1, L)."""
+        if self._arrays is None:
+            self._arrays = np.array((self._squared_error, self._free_energy)).reshape(2, -1, self._top)
+            if self._known != self._everything:
+                known = np.frombuffer(self._known, np.bool_).reshape(-1, self._top)
+                self._arrays[:, 0, ~known[0]] = 0  # where nobody forms an error there is none
+                self._arrays[:] = self._arrays[:, self._latest(known), np.arange(self._top)]
+        return self._arrays
+
+    def _latest(self, known: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
+        """Return for each cell the row in which its layer was last known; a program always fills the same."""
+        pattern = known.tobytes()
+        if pattern != self._gaps[0]:
+            rows = np.where(known, np.arange(len(known))[:, np.newaxis], 0)
+            self._gaps = pattern, np.maximum.accumulate(rows, axis=0)
+        return self._gaps[1]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pcsim.engine.checks import checked_payload
-from pcsim.engine.observer import Observer
+from pcsim.engine.observer import Watching
 from pcsim.engine.process import Agendas, Door
 from pcsim.kernels import Array
 from pcsim.network.layer import Layer, MessageKind
@@ -37,7 +37,7 @@ class Line:
         unit: who does it.
         deliveries: messages that it needs and that are put into the inbox before.
         message: for a copy of what it sends, which nobody else writes to; None if it sends nothing.
-        watched: whether observers look on.
+        watching: the observers that look on.
     """
 
     operation: Operation
@@ -45,14 +45,14 @@ class Line:
     unit: Layer
     deliveries: tuple[Delivery, ...]
     message: Array | None
-    watched: bool
+    watching: Watching
 
 
 def lines_of(
     acted: Sequence[Operation],
     agendas: Agendas,
     units: Sequence[Layer],
-    watched: frozenset[int],
+    watching: Mapping[int, Watching],
     fused: Mapping[int, Action],
 ) -> tuple[Line, ...]:
     """Return the script of a mini-batch.
@@ -64,7 +64,7 @@ def lines_of(
         acted: its operations in the order in which the queue took them.
         agendas: which messages each operation needs; see `pcsim.engine.process.write_agendas`.
         units: the layers that act.
-        watched: identities of the operations that observers see; none means all.
+        watching: the observers that look on, by the identities of the operations that they see.
         fused: what operations do that are fused with another, by their identities.
     """
     coming = {layer: iter(agenda) for layer, agenda in agendas.items()}
@@ -86,8 +86,7 @@ def lines_of(
             door, upper = (operation.target, operation.sends), max(operation.layer, operation.target)
             message = free[door].pop() if free[door] else _buffer(units[upper])
             sent[door].append(message)
-        seen = not watched or id(operation) in watched
-        action = fused.get(id(operation), operation.action)
+        action, seen = fused.get(id(operation), operation.action), watching.get(id(operation), ())
         lines.append(Line(operation, action, units[operation.layer], tuple(deliveries), message, seen))
     return tuple(lines)
 
@@ -129,7 +128,7 @@ class Script:
         ]
         self._latest = list(timeline)
 
-    def follow(self, observers: Sequence[Observer], totals: Totals) -> None:
+    def follow(self, totals: Totals) -> None:
         """Let a mini-batch pass and add what happens to the totals."""
         number = 0
         for line in self._lines:
@@ -137,9 +136,8 @@ class Script:
             for inbox, kind, delivered in line.deliveries:
                 inbox[kind] = delivered
             payload = line.action(unit)
-            if line.watched:
-                for observer in observers:
-                    observer.observe(line.operation, unit)
+            for observe in line.watching:
+                observe(line.operation, unit)
             if message is not None:
                 payload = checked_payload(line.operation, payload, message.shape)
                 self._nonzero[number] = unit.kernels.copy_and_count(payload, message)

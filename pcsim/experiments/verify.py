@@ -66,6 +66,9 @@ class _States:
     def begin_step(self, step: int) -> None:
         self.kept = {}
 
+    def watches(self, operation: Operation) -> bool:
+        return True
+
     def observe(self, operation: Operation, unit: Layer) -> None:
         for place in operation.writes:
             letter = {"activity": "a", "error": "e"}.get(place.name)

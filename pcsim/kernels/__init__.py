@@ -123,11 +123,11 @@ class Kernels(Protocol):
         self, layer: ConvLayer, activation: ActivationName, batch: int, dtype: np.dtype[np.floating]
     ) -> Synapses: ...
 
-    def compare(self, activity: Array, prediction: Array, out: Array) -> None: ...  # noqa: D102
+    def compare(self, activity: Array, prediction: Array, out: Array) -> float | None: ...  # noqa: D102
 
     def compare_output(  # noqa: D102
         self, activity: Array, prediction: Array, output_name: OutputName, out: Array
-    ) -> None: ...
+    ) -> float | None: ...
 
     def soft_clamp(  # noqa: D102
         self, target: Array, prediction: Array, output_name: OutputName, mix: float, out: Array

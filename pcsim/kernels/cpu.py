@@ -108,9 +108,11 @@ class CpuKernels:
         loops.softmax(given, out)
         return out.T
 
-    def compare_output(self, activity: Array, prediction: Array, output_name: OutputName, out: Array) -> None:
-        """e_L = ĥ_L − out(p_L)."""
-        self.compare(activity, self.output(output_name, prediction), out)
+    def compare_output(
+        self, activity: Array, prediction: Array, output_name: OutputName, out: Array
+    ) -> float:
+        """e_L = ĥ_L − out(p_L); return ½‖e_L‖² as `squared_error` would."""
+        return self.compare(activity, self.output(output_name, prediction), out)
 
     def soft_clamp(
         self, target: Array, prediction: Array, output_name: OutputName, mix: float, out: Array
@@ -147,11 +149,12 @@ class CpuKernels:
         """Return what computes a convolutional connection for mini-batches of `batch` samples."""
         return CpuConvolution(self, self.scratch, layer, activation, batch, dtype)
 
-    def compare(self, activity: Array, prediction: Array, out: Array) -> None:
-        """e_l = ĥ_l − p_l."""
+    def compare(self, activity: Array, prediction: Array, out: Array) -> float:
+        """e_l = ĥ_l − p_l; return ½‖e_l‖² as `squared_error` would, while the error is in cache."""
         into = flat(out)
-        loops.compare(flat(activity), flat(prediction), into)
+        norm = loops.compare(flat(activity), flat(prediction), into)
         put_back(into, out)
+        return 0.5 * float(norm) / len(out)
 
     def feedback(self, error_above: Array, weight: Array, precision_above: float, out: Array) -> None:
         """W_lᵀ γ_{l+1} e_{l+1}, before the gate f'(ĥ_l)."""

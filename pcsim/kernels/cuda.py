@@ -80,7 +80,7 @@ class CudaKernels(CudaLearning):
         self.launch_each(cuda_local.rates_kernel(activation, number_of(activity)), (activity, out))
 
     def compare(self, activity: DeviceArray, prediction: DeviceArray, out: DeviceArray) -> None:
-        """e_l = ĥ_l − p_l."""
+        """e_l = ĥ_l − p_l; nothing is returned that the host would wait for."""
         self.launch_each(cuda_local.compare_kernel(), (activity, prediction, out))
 
     def compare_output(

@@ -125,13 +125,6 @@ def turn_over(values: Array, out: Array) -> None:
 
 
 @compiled
-def compare(activity: Array, prediction: Array, out: Array) -> None:
-    """E = ĥ − p, element by element, flat arrays."""
-    for i in range(out.size):
-        out[i] = activity[i] - prediction[i]
-
-
-@compiled
 def copy_and_count(values: Array, out: Array) -> int:
     """Out = values, flat arrays; return how many are not zero."""
     count = 0
@@ -157,6 +150,14 @@ def squared_norm(values: Array) -> np.floating[Any]:
     for i in range(values.size):
         total += values[i] * values[i]
     return total
+
+
+@compiled
+def compare(activity: Array, prediction: Array, out: Array) -> np.floating[Any]:
+    """E = ĥ − p, element by element, flat arrays; return the sum of its squares."""
+    for i in range(out.size):
+        out[i] = activity[i] - prediction[i]
+    return squared_norm(out)
 
 
 @compiled

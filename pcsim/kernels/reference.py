@@ -110,14 +110,15 @@ def predict(activity: Array, weight: Array, bias: Array, activation: ActivationN
     out += bias
 
 
-def compare(activity: Array, prediction: Array, out: Array) -> None:
-    """e_l = ĥ_l − p_l."""
+def compare(activity: Array, prediction: Array, out: Array) -> float | None:
+    """e_l = ĥ_l − p_l; kernels that find ½‖e_l‖² on the way return it."""
     np.subtract(activity, prediction, out=out)
+    return None
 
 
-def compare_output(activity: Array, prediction: Array, output_name: OutputName, out: Array) -> None:
+def compare_output(activity: Array, prediction: Array, output_name: OutputName, out: Array) -> float | None:
     """e_L = ĥ_L − out(p_L): the (binary) cross-entropy gradient for softmax and sigmoid outputs."""
-    np.subtract(activity, output(output_name, prediction), out=out)
+    return compare(activity, output(output_name, prediction), out)
 
 
 def feedback(error_above: Array, weight: Array, precision_above: float, out: Array) -> None:

@@ -102,6 +102,7 @@ class Layer:
         inbox: the latest message of each kind: the prediction from below, the error from above.
         target: what the layer is clamped to: x at the input, y at the output, None elsewhere.
         outgoing: the buffer (batch, n_{l+1}) in which the next prediction is formed.
+        compared: ½‖e_l‖² as `compare` has found it, if its kernels did; see `squared_error`.
         magnitude: mean |Δ| of the last learning step as the kernels returned it; see `update_magnitude`.
         norm_below: N_{l−1} = ‖f(ĥ_{l−1})‖² + 1 as the layer below has told it, (1,); 0 if it has not.
         weight: W_l as a matrix, (n_{l+1}, n_l), of a convolution (channels, terms).
@@ -122,6 +123,7 @@ class Layer:
         self.error = kernels.mini_batch((batch, traits.size), dtype)
         self.target: Array | None = None
         self.inbox: dict[MessageKind, Array] = {}
+        self.compared: float | None = None
         self.magnitude: SupportsFloat = 0.0
         self.norm_below: Array = np.zeros(1)
         if connection is not None and parameters is not None:
@@ -188,11 +190,11 @@ class Layer:
 
     def compare(self) -> Array:
         """Form and return e_l = ĥ_l − p_l, at the output ĥ_L − out(p_L)."""
-        prediction = self.inbox[MessageKind.PREDICTION]
-        if self.traits.output is None:
-            self.kernels.compare(self.activity, prediction, self.error)
+        prediction, output = self.inbox[MessageKind.PREDICTION], self.traits.output
+        if output is None:
+            self.compared = self.kernels.compare(self.activity, prediction, self.error)
         else:
-            self.kernels.compare_output(self.activity, prediction, self.traits.output, self.error)
+            self.compared = self.kernels.compare_output(self.activity, prediction, output, self.error)
         return self.error
 
     def compare_target(self) -> Array:

@@ -29,8 +29,10 @@ EVENT_FATES = (NO_FATE, *Fate)
 class Energies(Protocol):
     """Energy of every layer after every iteration, (T + 1, L) each; see `pcsim.engine.observer`."""
 
-    squared_error: npt.NDArray[np.float64]
-    free_energy: npt.NDArray[np.float64]
+    @property
+    def squared_error(self) -> npt.NDArray[np.float64]: ...  # noqa: D102
+    @property
+    def free_energy(self) -> npt.NDArray[np.float64]: ...  # noqa: D102
 
 
 class TimelineEvent(Protocol):
@@ -128,6 +130,10 @@ class Recorder:
             plan = tap(plan, hear)
         return plan
 
+    def watches(self, operation: Operation) -> bool:
+        """Look on for the probes, if there are any."""
+        return bool(self._probes)
+
     def observe(self, operation: Operation, unit: Layer) -> None:
         """Hand what has happened to the probes."""
         for probe in self._probes:
@@ -146,7 +152,7 @@ class Recorder:
             step=self._step,
             free_energy=self._energies.free_energy,
             squared_error=self._energies.squared_error,
-            update_magnitude=[unit.update_magnitude for unit in self._units[:-1]],
+            update_magnitude=np.array([unit.update_magnitude for unit in self._units[:-1]]),
         )
 
     def record_timeline(self, timeline: Sequence[TimelineEvent]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -105,14 +106,28 @@ class Table:
         self.hand_over: Callable[[Batch], None] = lambda batch: None
         self.after_append: Callable[[], None] = lambda: None
         self._columns, self._shapes = dict(columns), dict(shapes)
+        self._row_bytes = sum(
+            np.dtype(column.dtype).itemsize * prod(shapes[name]) for name, column in columns.items()
+        )
+        plain = {"int64": int, "float64": float}
+        self._plain = {
+            name: plain.get(column.dtype) for name, column in columns.items() if shapes[name] == ()
+        }
         self._rows_handed_over = rows
-        self._buffered_bytes = 0
+        self._bytes_taken = 0
         self._buffers: dict[str, list[NDArray[Any]]] = {name: [] for name in self._columns}
+        # Single rows are written side by side into arrays that hold the buffer's worth of them.
+        self._page: dict[str, NDArray[Any]] = {}
+        self._page_begins = rows
 
     @property
     def buffered_bytes(self) -> int:
         """Bytes held in memory that are not yet handed on: below 1 MiB after each append."""
-        return self._buffered_bytes
+        return self._bytes_taken + self._rows_on_page * self._row_bytes
+
+    @property
+    def _rows_on_page(self) -> int:
+        return self.rows - self._page_begins if self._page else 0
 
     def append(self, **row: ArrayLike) -> None:
         """Append one row; arrays are copied.
@@ -123,7 +138,15 @@ class Table:
         Raises:
             TraceError: a column is missing or unknown, a shape or type does not fit, or the disk is full.
         """
-        self._add({name: np.asarray(value)[np.newaxis] for name, value in row.items()}, copy=True)
+        self._check_names(row)
+        page, place = self._page or self._new_page(), self._rows_on_page
+        for name, value in row.items():
+            column = page[name]
+            if not self._fits(name, value, column):
+                value = self._converted(name, np.asarray(value)[np.newaxis], copy=False)[0]
+            column[place] = value
+        self.rows += 1  # Ctrl-C can come at any line: a row counts once all of its columns are there
+        self._after_rows()
 
     def take(self, **row: ArrayLike) -> None:
         """Append one row, and take its arrays over: nobody may change them any more, which saves a copy.
@@ -151,30 +174,60 @@ class Table:
     def write_out(self) -> None:
         """Hand the buffered rows on; they are safe only after `TraceWriter.flush`."""
         self.before_writing()
-        # Ctrl-C can come at any line of _add: rows count once all of their columns are there.
         new = self.rows - self._rows_handed_over
         if new == 0:
             return
-        self.hand_over(Batch(self._buffers, new, self._buffered_bytes))
+        self._close_page()
+        self.hand_over(Batch(self._buffers, new, self._bytes_taken))
         self._rows_handed_over = self.rows
         self._buffers = {name: [] for name in self._columns}
-        self._buffered_bytes = 0
+        self._bytes_taken = 0
+
+    def _new_page(self) -> dict[str, NDArray[Any]]:
+        rows = -(-BUFFER_BYTES // self._row_bytes)
+        self._page_begins = self.rows
+        self._page = {
+            name: np.empty((rows, *self._shapes[name]), column.dtype)
+            for name, column in self._columns.items()
+        }
+        return self._page
+
+    def _close_page(self) -> None:
+        """Put the rows of the page behind what was taken before."""
+        rows = self._rows_on_page
+        for name, column in self._page.items():
+            self._buffers[name].append(column[:rows])
+        self._bytes_taken += rows * self._row_bytes
+        self._page = {}
+
+    def _fits(self, name: str, value: ArrayLike, column: NDArray[Any]) -> bool:
+        """Whether a value can go into its column as it is."""
+        if isinstance(value, np.ndarray):
+            return bool(value.dtype == column.dtype) and value.shape == column.shape[1:]
+        return type(value) is self._plain.get(name, np.ndarray)
+
+    def _check_names(self, given: Mapping[str, ArrayLike]) -> None:
+        if given.keys() != self._columns.keys():
+            raise TraceError(f"table '{self.name}': {_difference(given, self._columns)}")
+
+    def _after_rows(self) -> None:
+        if self.buffered_bytes >= BUFFER_BYTES:
+            self.write_out()
+        self.after_append()
 
     def _add(self, columns: Mapping[str, ArrayLike], *, copy: bool) -> None:
-        if columns.keys() != self._columns.keys():
-            raise TraceError(f"table '{self.name}': {_difference(columns, self._columns)}")
+        self._check_names(columns)
         arrays = {name: self._converted(name, values, copy) for name, values in columns.items()}
         if len(lengths := {len(array) for array in arrays.values()}) > 1:
             raise TraceError(
                 f"table '{self.name}': columns of {sorted(lengths)} rows: expected as many in each"
             )
+        self._close_page()
         for name, array in arrays.items():
             self._buffers[name].append(array)
-            self._buffered_bytes += array.nbytes
+            self._bytes_taken += array.nbytes
         self.rows += lengths.pop()
-        if self._buffered_bytes >= BUFFER_BYTES:
-            self.write_out()
-        self.after_append()
+        self._after_rows()
 
     def _converted(self, name: str, values: ArrayLike, copy: bool) -> NDArray[Any]:
         """Bring one column's rows into its type, and check their shape."""

@@ -169,7 +169,7 @@ def train(
                 with np.errstate(all="ignore"):  # what overflows is found and named by the check
                     engine.step(inputs, targets)
                 statistics.check_finite()
-                energies.append(statistics.free_energy[-1].sum())
+                energies.append(statistics.settled_energy)
                 after_step(steps)
                 steps += 1
         network.gather(engine.layers)

@@ -245,8 +245,8 @@ def test_messages_are_in_flight_while_they_travel():
     case, seen = Case(steps=1), []
     network = case.network()
     units = network.layers(case.batch, RULES[case.rule])
-    engine = EventEngine(case.schedule().plan(network), units, unit(Links(latency=9.0)), case.batch)
-    engine._observers = (Spy(lambda: seen.append(engine.totals.in_flight)),)
+    spy = Spy(lambda: seen.append(engine.totals.in_flight))
+    engine = EventEngine(case.schedule().plan(network), units, unit(Links(latency=9.0)), case.batch, [spy])
     engine.step(*case.data()[0])
     assert max(seen) > 0
     assert engine.totals.in_flight == 0
@@ -260,6 +260,9 @@ class Spy:
 
     def begin_step(self, step):
         pass
+
+    def watches(self, operation):
+        return True
 
     def observe(self, operation, unit):
         self._call()

@@ -272,6 +272,16 @@ def test_small_products_are_not_tested(tmp_path):
     assert Measured("predict", 1, 2, 3, "float32", "numpy", 1.0).gflops == 1.0
 
 
+@pytest.mark.parametrize("batch", [1, 2, 64, 130])
+def test_comparing_finds_the_squared_error(cpu, dtype, batch):
+    """The very bits of `squared_error`: probes of messages go that way, and see the same energies."""
+    rng = np.random.default_rng(batch)
+    activity, prediction = draw(rng, dtype, (batch, 37), (batch, 37))
+    for out in (cpu.mini_batch(activity.shape, activity.dtype), np.empty_like(activity)):
+        assert cpu.compare(activity, prediction, out) == cpu.squared_error(out) > 0
+        assert cpu.compare_output(activity, prediction, "softmax", out) == cpu.squared_error(out) > 0
+
+
 @pytest.mark.parametrize("batch", [1, 5])
 @pytest.mark.parametrize("lies", ["neuron by neuron", "sample by sample"])
 def test_copy_and_count(cpu, dtype, batch, lies):

@@ -22,7 +22,7 @@ from pcsim.engine.distributed.plan import Distribution, Part, Share, Watch, part
 from pcsim.engine.distributed.team import Command, Team
 from pcsim.engine.distributed.wire import Inlet, Lane, Outlet, Times
 from pcsim.engine.distributed.worker import sums_of
-from pcsim.engine.observer import Observer, Statistics
+from pcsim.engine.observer import Observer, Statistics, onlookers
 from pcsim.engine.state import Facts, learnt, relearn
 from pcsim.errors import ConfigurationError, NonFiniteError, ShapeError
 from pcsim.kernels import Array, Kernels
@@ -282,8 +282,8 @@ class DistributedEngine:
                 if "message" in copies[0]:
                     operation.action(echo)
             if index in watched:
-                for observer in self.observers:
-                    observer.observe(operation, echo)
+                for observe in onlookers(operation, self.observers):
+                    observe(operation, echo)
 
     def _settle_magnitudes(self) -> None:
         """Take the mean |Δ| of the last mini-batch, and look whether it is finite.

@@ -139,6 +139,10 @@ class Tape:
         """Forget the training step before."""
         self.scenes.clear()
 
+    def watches(self, operation: Operation) -> bool:
+        """Look at everything."""
+        return True
+
     def observe(self, operation: Operation, unit: Layer) -> None:
         """Copy the layer's state, laid out in memory as it is."""
         self.scenes.append((operation, unit, unit.activity.copy(order="K"), unit.error.copy(order="K")))
