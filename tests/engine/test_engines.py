@@ -304,6 +304,29 @@ def test_statistics_forget_the_mini_batch_before():
     np.testing.assert_array_equal(statistics.squared_error, [[9], [9]])
 
 
+def test_statistics_by_hand():
+    """Layer 2 forms no error in iteration 1: its row repeats; tables are new, and right while a step goes on."""
+    statistics = Statistics(1, 2)
+    for step in range(2):
+        statistics.begin_step(step)
+        for cell, energy in {(0, 1): 1.0, (0, 2): 2.0, (1, 1): 3.0}.items():
+            statistics.note(*cell, energy + step, 10 * energy)
+        statistics.end_step()
+        np.testing.assert_array_equal(statistics.squared_error, [[1 + step, 2 + step], [3 + step, 2 + step]])
+        np.testing.assert_array_equal(statistics.free_energy, [[10, 20], [30, 20]])
+        assert statistics.settled_energy == 50
+    statistics.note(1, 2, 5.0, 7.0)
+    statistics.end_step()
+    assert statistics.settled_energy == 37
+    before = statistics.free_energy
+    statistics.begin_step(2)
+    statistics.note(0, 1, 1.0, np.inf)
+    statistics.end_step()
+    np.testing.assert_array_equal(before, [[10, 20], [30, 7]])
+    with pytest.raises(NonFiniteError, match="layer 1 .* step 2, iteration 0"):
+        statistics.check_finite()
+
+
 @pytest.mark.parametrize("engine", ["fast", "event"])
 @pytest.mark.parametrize(
     ("order", "poison", "step", "layer", "iteration"),

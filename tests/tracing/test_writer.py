@@ -102,6 +102,32 @@ def test_buffer_is_bounded_and_copies(tmp_path: Path) -> None:
         assert np.array_equal(read, np.broadcast_to(np.arange(30_000.0)[:, None, None], read.shape))
 
 
+@pytest.mark.parametrize("rows", [7, 3000], ids=["in one buffer", "in many"])
+def test_ways_to_append_keep_their_order(tmp_path: Path, rows: int) -> None:
+    """Single rows are gathered, many are taken as they are: a row must not overtake another."""
+    path = tmp_path / "trace.h5"
+    with TraceWriter(path, {}) as writer:
+        table = writer.table(
+            "probes/a",
+            "step",
+            {"step": COLUMNS["step"], "wide": Column(("i",), "float32", "numbers")},
+            {"i": 99},
+        )
+        for row in range(0, rows, 4):
+            table.append(step=row, wide=[row] * 99)
+            table.append(step=np.int32(row + 1), wide=np.full(99, row + 1.0, "float32"))
+            table.take(step=row + 2, wide=np.full(99, row + 2, "float32"))
+            with pytest.raises(TraceError, match="expected float32, got complex128"):
+                table.append(step=row + 9, wide=np.full(99, 1j))
+            table.extend(step=[row + 3], wide=np.full((1, 99), row + 3.0))
+            assert table.rows == row + 4
+            assert table.buffered_bytes < BUFFER_BYTES
+    with open_trace(path) as reader:
+        steps = reader.table("probes/a").read("step")
+        np.testing.assert_array_equal(steps, np.arange(len(steps)))
+        np.testing.assert_array_equal(reader.table("probes/a").read("wide"), np.repeat(steps[:, None], 99, 1))
+
+
 def test_flushes_by_time(tmp_path: Path) -> None:
     """A slow run must show its rows before its buffers are full."""
     writer = TraceWriter(tmp_path / "trace.h5", {}, flush_seconds=0.0)
