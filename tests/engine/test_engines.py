@@ -305,7 +305,7 @@ def test_statistics_forget_the_mini_batch_before():
 
 
 def test_statistics_by_hand():
-    """Layer 2 forms no error in iteration 1: its row repeats; tables are new, and right while a step goes on."""
+    """Layer 2 forms no error in iteration 1: its row repeats; a table of before stays as it was."""
     statistics = Statistics(1, 2)
     for step in range(2):
         statistics.begin_step(step)
@@ -323,7 +323,7 @@ def test_statistics_by_hand():
     statistics.note(0, 1, 1.0, np.inf)
     statistics.end_step()
     np.testing.assert_array_equal(before, [[10, 20], [30, 7]])
-    with pytest.raises(NonFiniteError, match="layer 1 .* step 2, iteration 0"):
+    with pytest.raises(NonFiniteError, match=r"layer 1 .* step 2, iteration 0"):
         statistics.check_finite()
 
 
