@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from pcsim.config import load_model
 from pcsim.errors import CheckpointError, ConfigurationError
-from pcsim.experiments.checkpoint import FILE, Checkpoint
+from pcsim.experiments.checkpoint import FILE, Checkpoint, alone_in
 from pcsim.experiments.experiment import Experiment
 from pcsim.experiments.run import run
 from pcsim.tracing import open_trace
@@ -98,6 +98,35 @@ class Stopper:
         """End it after the second."""
         if epoch.epoch == 2:
             raise StopError
+
+
+def test_two_runs_in_one_folder(tmp_path):
+    """The second is turned away in a line while the first lives, however that ends."""
+    command = [
+        *PCSIM,
+        "run",
+        str(DIGITS),
+        "--set",
+        "training.epochs=100000",
+        "--checkpoint",
+        str(tmp_path / "c"),
+    ]
+    command += ["--no-trace", "--resume"]
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while not (tmp_path / "c" / FILE).exists():
+            assert first.poll() is None
+            time.sleep(0.02)
+        second = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        assert second.returncode == 2
+        assert "another run keeps its checkpoints there" in " ".join(second.stderr.split())
+        assert first.poll() is None
+    finally:
+        first.kill()
+        first.wait()
+    with alone_in(tmp_path / "c"), pytest.raises(CheckpointError), alone_in(tmp_path / "c"):
+        pass
+    assert sorted(path.name for path in (tmp_path / "c").iterdir() if ".partial" not in path.name) == [FILE]
 
 
 def test_resumed_in_python(tmp_path):
