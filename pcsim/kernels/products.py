@@ -158,6 +158,9 @@ def _torch() -> Provider:
 MAKERS: dict[str, Callable[[], Provider]] = {"pcsim": OwnProducts, "numpy": _numpy, "torch": _torch}
 
 
+Key = tuple[str, int, int, int, str]  # product, batch, inputs, outputs, type of numbers
+
+
 @dataclass(frozen=True)
 class Measured:
     """One line of the self-test.
@@ -179,6 +182,11 @@ class Measured:
     dtype: str
     provider: str
     gflops: float
+
+    @property
+    def key(self) -> Key:
+        """What was measured."""
+        return self.product, self.batch, self.inputs, self.outputs, self.dtype
 
 
 def one_thread_a_library() -> None:
@@ -203,7 +211,7 @@ class Choices:
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path or cache_folder() / "products.json"
-        self._chosen: dict[tuple[str, int, int, int, str], Provider] = {}
+        self._chosen: dict[Key, Provider] = {}
         self._providers: dict[str, Provider] = {}
         self.measured: list[Measured] = self._load()
 
@@ -225,17 +233,28 @@ class Choices:
             self._chosen[key] = self._choose(key)
         return self._chosen[key]
 
-    def _choose(self, key: tuple[str, int, int, int, str]) -> Provider:
+    def _choose(self, key: Key) -> Provider:
         product, batch, inputs, outputs, dtype = key
         if batch * inputs * outputs < WORTH_A_TEST:
             return self.provider("pcsim")
-        lines = [line for line in self.measured if list(asdict(line).values())[:5] == list(key)]
-        if not lines:
+        if not self._lines(key):
+            self._learn_from_others()
+        if not self._lines(key):
             providers = [self.provider(name) for name in self.names]
-            lines = measure(product, batch, inputs, outputs, providers, dtype)
-            self.measured += lines
-            self._save()
-        return self.provider(lines[0].provider)
+            found = measure(product, batch, inputs, outputs, providers, dtype)
+            self._learn_from_others()
+            if not self._lines(key):
+                self.measured += found
+                self._save()
+        return self.provider(self._lines(key)[0].provider)
+
+    def _lines(self, key: Key) -> list[Measured]:
+        return [line for line in self.measured if line.key == key]
+
+    def _learn_from_others(self) -> None:
+        """Add what other processes have found meanwhile: who was first decides, and all multiply alike."""
+        known = {line.key for line in self.measured}
+        self.measured += [line for line in self._load() if line.key not in known]
 
     def _load(self) -> list[Measured]:
         try:

@@ -255,6 +255,28 @@ def test_choice_is_kept(tmp_path, monkeypatch):
     assert Choices(path).best("predict", 8, 20, 30, "float32").name == slowest
 
 
+def test_processes_choose_alike(tmp_path, monkeypatch):
+    """Two that measure at once: neither loses the other's lines, and of one product the first one's count."""
+    monkeypatch.setattr("pcsim.kernels.products.WORTH_A_TEST", 0)
+    shape = 8, 20, 30, "float32"
+    one, other = (Choices(tmp_path / "products.json") for _ in range(2))
+
+    def while_the_other_measures(*_):
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                "pcsim.kernels.products.measure", lambda *_: [Measured("hebbian", *shape, "numpy", 1.0)]
+            )
+            assert other.best("hebbian", *shape).name == "numpy"
+        return [Measured("hebbian", *shape, "pcsim", 9.0)]
+
+    one.best("predict", *shape)
+    other.best("feedback", *shape)
+    monkeypatch.setattr("pcsim.kernels.products.measure", while_the_other_measures)
+    assert one.best("hebbian", *shape).name == "numpy"
+    kept = Choices(tmp_path / "products.json").measured
+    assert {line.product for line in kept} == {"predict", "feedback", "hebbian"}
+
+
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"machine": {}, "measured": []}', "\x00"])
 def test_broken_cache_is_done_without(tmp_path, content):
     """A damaged file, or one from another machine, means a new self-test."""
