@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pcsim.kernels import ActivationName, Array, conv_loops, loops
+from pcsim.kernels.steps import AddingSteps
 
 if TYPE_CHECKING:
     from pcsim.kernels.cpu_conv import CpuConvolution
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 Use = Callable[[int, Array], Array]
 
 
-class ConvolutionSteps:
+class ConvolutionSteps(AddingSteps):
     """The learning steps of one convolution; arguments are those of `pcsim.kernels.reference`.
 
     Activities and errors are those of the two layers, e_{l+1} and ĥ_l, and not patches of them.
@@ -31,37 +32,6 @@ class ConvolutionSteps:
 
     def __init__(self, synapses: CpuConvolution, area: int) -> None:
         self._synapses, self._area = synapses, area
-
-    def sgd_step(
-        self,
-        weight: Array,
-        bias: Array,
-        error_above: Array,
-        activity: Array,
-        activation: ActivationName,
-        rate: float,
-    ) -> float:
-        """W_l += α G_l, b_l += α g_l; return the mean |Δ| over weight and bias."""
-        return abs(rate) * self._add(weight, bias, error_above, activity, rate)
-
-    def mq_step(
-        self,
-        weight: Array,
-        bias: Array,
-        error_above: Array,
-        activity: Array,
-        activation: ActivationName,
-        mean_gradient: Array,
-        rate: float,
-        minimum_rate: float,
-        r: float,
-        decay: float,
-    ) -> float:
-        """(7) with the v_l of before the step, then (8); return the mean |Δ|."""
-        scale = rate / (float(mean_gradient[0]) + r) + minimum_rate
-        mean = self._add(weight, bias, error_above, activity, scale)
-        mean_gradient[0] = decay * mean_gradient[0] + (1 - decay) * mean
-        return scale * mean
 
     def adam_step(
         self,
@@ -93,7 +63,15 @@ class ConvolutionSteps:
         norm = float(loops.adam(bias, bias_total, bias_first, bias_second, mean, *constants))
         return (float(norms.sum()) + norm) / (weight.size + bias.size)
 
-    def _add(self, weight: Array, bias: Array, error_above: Array, activity: Array, rate: float) -> float:
+    def add_hebbian(
+        self,
+        weight: Array,
+        bias: Array,
+        error_above: Array,
+        activity: Array,
+        activation: ActivationName,
+        rate: float,
+    ) -> float:
         """Add rate · [G, g] to weight and bias; return the mean |[G, g]|."""
         batch, area = len(activity), self._area
 

@@ -25,6 +25,7 @@ from pcsim.kernels.dense import DenseSynapses
 from pcsim.kernels.layout import LEAKS, by_neuron, flat, neuron_by_neuron, put_back, roomy_copy
 from pcsim.kernels.online import OnlineSynapses, RectifiedSynapses, by_lines
 from pcsim.kernels.scratch import Scratch
+from pcsim.kernels.steps import AddingSteps
 
 WORTH_A_THREAD = 4_000_000  # multiplications of a product below which waking another thread costs too much
 
@@ -41,7 +42,7 @@ class RowSynapses(DenseSynapses):
         return weight if weight.flags.c_contiguous else roomy_copy(weight)
 
 
-class CpuKernels:
+class CpuKernels(AddingSteps):
     """Kernels for one process; keeps scratch arrays by shape and remembers the fastest provider by shape.
 
     Products are split by neurons over threads of our own, each of which calls a library on one thread:
@@ -188,43 +189,12 @@ class CpuKernels:
         loops.relax(into, flat(error), flat(feedback), step, precision, activity_decay, leak)
         put_back(into, activity)
 
-    def sgd_step(
-        self,
-        weight: Array,
-        bias: Array,
-        error_above: Array,
-        activity: Array,
-        activation: ActivationName,
-        rate: float,
-    ) -> float:
-        """W_l += α G_l, b_l += α g_l; return the mean |Δ| over weight and bias."""
-        return abs(rate) * self._hebbian_step(weight, bias, error_above, activity, activation, rate)
-
     def nlms_step(
         self, weight: Array, bias: Array, error_above: Array, activity: Array, activation: ActivationName
     ) -> float:
         """SGD with α_l = 1/(‖f(ĥ_l)‖² + 1); see the reference."""
         rate = 1 / (float(loops.squared_norm(self.rates(activation, activity).ravel())) + 1)
-        return rate * self._hebbian_step(weight, bias, error_above, activity, activation, rate)
-
-    def mq_step(
-        self,
-        weight: Array,
-        bias: Array,
-        error_above: Array,
-        activity: Array,
-        activation: ActivationName,
-        mean_gradient: Array,
-        rate: float,
-        minimum_rate: float,
-        r: float,
-        decay: float,
-    ) -> float:
-        """(7) and (8) in one pass: no gradient of the whole matrix ever exists."""
-        scale = rate / (float(mean_gradient[0]) + r) + minimum_rate
-        mean = self._hebbian_step(weight, bias, error_above, activity, activation, scale)
-        mean_gradient[0] = decay * mean_gradient[0] + (1 - decay) * mean
-        return scale * mean
+        return rate * self.add_hebbian(weight, bias, error_above, activity, activation, rate)
 
     def adam_step(
         self,
@@ -291,7 +261,7 @@ class CpuKernels:
         arrays = (by_neuron(target), by_neuron(activity), by_neuron(prediction))
         return float(loops.softmax_energy(*arrays, precision)) / len(activity)
 
-    def _hebbian_step(
+    def add_hebbian(
         self,
         weight: Array,
         bias: Array,

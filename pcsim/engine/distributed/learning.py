@@ -15,12 +15,13 @@ import numpy as np
 from pcsim.engine.distributed.wire import Wire, memory
 from pcsim.errors import ConfigurationError
 from pcsim.kernels import ActivationName, Array, Kernels, Synapses
+from pcsim.kernels.steps import AddingSteps
 from pcsim.learning import NLMS
 from pcsim.network.layer import Learner
 
 
 @dataclass(frozen=True)
-class GivenGradient:
+class GivenGradient(AddingSteps):
     """Learning steps, equations (4), (7), (8), with a gradient that is at hand already.
 
     They stand in for those of `pcsim.kernels.reference`, which form the gradient from one mini-batch.
@@ -33,30 +34,17 @@ class GivenGradient:
     weight_part: Array
     bias_part: Array
 
-    def sgd_step(
-        self, weight: Array, bias: Array, error_above: Array, activity: Array, name: str, rate: float
-    ) -> float:
-        """W_l += α G_l, b_l += α g_l; return the mean |Δ|."""
-        return abs(rate) * _add(weight, bias, self.weight_part, self.bias_part, rate)
-
-    def mq_step(
+    def add_hebbian(
         self,
         weight: Array,
         bias: Array,
         error_above: Array,
         activity: Array,
-        name: str,
-        mean_gradient: Array,
+        activation: ActivationName,
         rate: float,
-        minimum_rate: float,
-        r: float,
-        decay: float,
     ) -> float:
-        """(7) with the v_l of before the step, then (8); return the mean |Δ|."""
-        scale = rate / (float(mean_gradient[0]) + r) + minimum_rate
-        mean = _add(weight, bias, self.weight_part, self.bias_part, scale)
-        mean_gradient[0] = decay * mean_gradient[0] + (1 - decay) * mean
-        return scale * mean
+        """Add rate · [G, g] to weight and bias; return the mean |[G, g]|."""
+        return _add(weight, bias, self.weight_part, self.bias_part, rate)
 
     def adam_step(
         self,
