@@ -27,6 +27,7 @@ CHANNELS, FORMATS = "tests/engine/test_channels.py", "tests/schedule/test_number
 EVENT, GOLDEN = "tests/engine/test_event.py", "tests/engine/test_golden.py"
 CPU = "tests/kernels/test_cpu.py"
 CONV, CONV_ENGINES = "tests/kernels/test_conv.py", "tests/engine/test_conv.py"
+SCRIPT, RESUME = "tests/engine/test_script.py", "tests/experiments/test_resume.py"
 PRECISIONS = "tests/schedule/test_precisions.py"
 OWN = "tests/engine/test_own_orders.py"
 ALL = (KERNELS, LEARNING, NETWORK, PROGRAM, LOCALITY, ENGINES, ENERGY, EVENT, GOLDEN, OWN)
@@ -79,6 +80,13 @@ rule = of("learning/mq.py", LEARNING)
 verifier = of("experiments/verify.py", GOLDEN)
 tiles, blocked = of("kernels/tiles.py", CPU), of("kernels/blocked.py", CPU)
 cpu, products = of("kernels/cpu.py", CPU), of("kernels/products.py", CPU)
+script, fusion = of("engine/script.py", SCRIPT), of("engine/fusion.py", SCRIPT, "tests/engine/test_fusion.py")
+table, checkpoint = (
+    of("tracing/table.py", "tests/tracing/test_writer.py"),
+    of("experiments/checkpoint.py", RESUME),
+)
+sweeping = of("experiments/sweep/cluster.py", "tests/experiments/sweep/test_cluster.py")
+steps, loops = of("kernels/steps.py", CPU), of("kernels/loops.py", CPU)
 layout = of("kernels/layout.py", CPU)
 convolution, conv_loops = of("kernels/reference_conv.py", CONV), of("kernels/conv_loops.py", CONV)
 cpu_conv, connection = of("kernels/cpu_conv.py", CONV), of("network/connection.py", NETWORK)
@@ -101,15 +109,15 @@ BUGS = [
     blocked("    out[:] = 0\n", ""),
     blocked("norms[start // ROWS] = norm", "norms[0] = norm"),
     cpu("return rows - rows % blocked.ROWS if rows >= blocked.ROWS else rows", "return rows - rows % 3"),
-    layout("if not array.T.flags.c_contiguous:", "if array.T.flags.c_contiguous:"),
+    layout("if not neuron_by_neuron(array):", "if neuron_by_neuron(array):"),
     cpu("if precision_above != 1:", "if precision_above > 1:"),
-    cpu("(float(loops.absolute_sum(column)) + 1)", "float(loops.absolute_sum(column))"),
+    cpu("(float(loops.squared_norm(self.rates(activation, activity).ravel())) + 1)", "float(loops.squared_norm(self.rates(activation, activity).ravel()))"),
     products("weight[:, first : first + len(out)].T", "weight[:, : len(out)].T"),
     # the arithmetic
     kernel("np.matmul(activate(activation, activity), weight.T, out=out)", "np.matmul(activity, weight.T, out=out)"),
     kernel("    out += bias\n", ""),
     kernel("np.subtract(activity, prediction, out=out)", "np.subtract(prediction, activity, out=out)"),
-    kernel("np.subtract(activity, output(output_name, prediction), out=out)", "np.subtract(activity, prediction, out=out)"),
+    kernel("compare(activity, output(output_name, prediction), out)", "compare(activity, prediction, out)"),
     kernel("if precision_above != 1:", "if precision_above > 1:"),
     kernel("drive - precision * error", "drive + precision * error"),
     kernel("drive - precision * error", "drive - error"),
@@ -182,10 +190,27 @@ BUGS = [
     rounding("np.clip(np.asarray(values, dtype=np.float64), number.lowest, number.highest)", "np.asarray(values, dtype=np.float64)"),
     of("engine/process.py", CHANNELS)("box.come += message.fate is not Fate.COPY", "box.come += 1"),
     process("self._waits[layer] = self._news[layer] = False", "self._waits[layer] = False"),
-    observer("energies[:] = np.take_along_axis(energies, latest, axis=0)", "pass"),
+    observer("self._arrays[:] = self._arrays[:, self._latest(known), np.arange(self._top)]", "pass"),
     observer("        self._step = step\n", ""),
-    observer("self._known[:] = False", "pass"),
-    observer("np.argwhere(~finite)[0]", "np.argwhere(~finite)[-1]"),
+    observer("self._known[:] = self._nothing", "pass"),
+    observer("for iteration, column in bad[:1]:", "for iteration, column in bad[-1:]:"),
+    observer("        self._arrays = None\n\n    def check", "        pass\n\n    def check"),
+    of("engine/observer.py", OWN)("found = unit.compared if operation.action is Layer.compare else None", "found = unit.compared"),
+    script("message = free[door].pop() if free[door] else", "message = sent[door][-1] if sent[door] else"),
+    script("fused.get(id(operation), operation.action), watching", "operation.action, watching"),
+    script("if before < number:", "if True:"),
+    fusion("found[id(operations[prediction])] = formed", "pass"),
+    table("column[:rows]", "column"),
+    table("        self._close_page()\n        for name, array", "        for name, array"),
+    table("value.dtype == column.dtype) and value.shape", "value.shape == value.shape) and value.shape"),
+    products("            self._learn_from_others()\n            if not self._lines(key):", "            if not self._lines(key):"),
+    checkpoint("while not _lock(descriptor):", "while False:"),
+    sweeping("    resource_tracker.ensure_running()", "    pass"),
+    sweeping("{**thread_variables(threads), **SILENT}", "thread_variables(threads)"),
+    steps("+ r) + minimum_rate", "+ r)"),
+    steps("decay * mean_gradient[0] + (1 - decay) * mean", "(1 - decay) * mean_gradient[0] + decay * mean"),
+    cpu("return 0.5 * float(norm) / len(out)", "return float(norm) / len(out)"),
+    loops("count += value != 0", "count += value > 0"),
     clock("self.time_per_byte * size", "self.time_per_byte"),
     clock("self.link_latency.get((source, target), self.latency)", "self.latency"),
     verifier("nan=np.inf", "nan=0.0"),
@@ -220,7 +245,7 @@ BUGS = [
     refreshed_program("told.discard(layer)", "told.clear()"),
     refreshed_program("1 if told else 2", "2"),
     conv_network("one.layer.result if isinstance(one, Conv)", "one.layer.image if isinstance(one, Conv)"),
-    conv_network('np.array(weight, dtype, order="C")', "np.array(weight, dtype)"),
+    conv_network("roomy_copy(weight, dtype)", "weight"),
     conv_operation("self._memory(layer),\n            MessageKind.PREDICTION", "frozenset(),\n            MessageKind.PREDICTION"),
     conv_operation('_places(layer, "activity error weight inbox.error") | self._memory(layer)', '_places(layer, "activity error weight inbox.error")'),
     conv_operation('== "label" and self.network.soft_clamp', '== "label"'),
