@@ -25,7 +25,7 @@ from pcsim.tracing.reader import open_trace
 from pcsim.tracing.schema import Column
 from pcsim.tracing.writer import TraceWriter
 
-DIGITS = Path(__file__).parents[2] / "models" / "digits.toml"
+DIGITS = Path(__file__).parents[3] / "models" / "digits.toml"
 SMALL = ["network.layers=[64,16,10]", "training.epochs=1", "training.batch=64"]
 EVERYTHING = [
     "messages.threshold=0.01",
