@@ -257,7 +257,7 @@ BUGS = [
 def copied(source: Path, folder: Path) -> Path:
     """Copy the package and the tests."""
     ignore = shutil.ignore_patterns("__pycache__", ".hypothesis")
-    for name in ("pcsim", "tests"):
+    for name in ("pcsim", "tests", "models"):
         shutil.copytree(source / name, folder / name, ignore=ignore)
     shutil.copy(source / "pyproject.toml", folder)
     return folder

@@ -140,6 +140,26 @@ def test_own_comparison_is_seen_by_the_statistics(network, data):
     assert np.allclose(rows[0], rows[1], rtol=1e-6)
 
 
+def test_what_follows_a_comparison_is_seen_by_the_statistics(network, data):
+    """An own action that compares and then changes the error: recorded is the error that it leaves."""
+
+    def doubled(unit):
+        unit.compare()
+        unit.error[...] *= 2
+        return unit.error
+
+    def order(ops):
+        yield from ops.forward_sweep()
+        yield from (replace(op, action=doubled) if op.name == "compare" else op for op in ops.settle(1))
+        yield from ops.learning_phase()
+
+    statistics, kernels = pcsim.Statistics(1, network.top), pcsim.make_kernels("cpu", network.dtype.name)
+    units = network.layers(5, pcsim.SGD(1e-9), kernels)
+    program = pcsim.Program.build(network, pcsim.Schedule(order, iterations=1))
+    pcsim.FastEngine(program, units, [statistics]).step(*data)
+    assert statistics.squared_error[1, -1] == pytest.approx(units[-1].squared_error())
+
+
 @pytest.mark.parametrize("shape", [(1, 3), (5, 1), (3,), (4, 3)])
 @pytest.mark.parametrize("engine", ["fast", "event"])
 def test_inputs_are_not_broadcast(network, data, engine, shape):
