@@ -6,12 +6,10 @@ of a file, which a file system does at once or not at all, moves both.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,7 +24,6 @@ from pcsim.training.loop import Engine, Epoch, Position
 
 FILE = "checkpoint.safetensors"
 VERSION = 1
-PATIENCE = 5.0  # s that a run waits for another in its folder to end
 
 
 @dataclass(frozen=True)
@@ -114,49 +111,6 @@ def _replace(path: Path, content: bytes) -> None:
         with suppress(OSError):
             temporary.unlink()
         raise
-
-
-@contextmanager
-def alone_in(folder: str | os.PathLike[str] | None) -> Iterator[None]:
-    """Have a checkpoint folder to oneself: two runs in one folder would each go on from the other's work.
-
-    The lock goes with the process, however it ends. A run that is just ending is waited for. A file system
-    without locks does without.
-
-    Raises:
-        CheckpointError: another run has it, or it cannot be made.
-    """
-    if folder is None:
-        yield
-        return
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise CheckpointError(f"cannot write a checkpoint to {folder}: {error.strerror}") from error
-    try:
-        end = time.monotonic() + PATIENCE
-        while not _lock(descriptor):
-            if time.monotonic() > end:
-                raise CheckpointError(
-                    f"{folder}: another run keeps its checkpoints there: expected a folder for this one; "
-                    "wait for the other, or give another --checkpoint"
-                )
-            time.sleep(0.05)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int) -> bool:
-    """Try to lock a folder; say whether nobody else has."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 class ResumableEngine(Engine, Protocol):

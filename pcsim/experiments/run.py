@@ -19,7 +19,8 @@ from pcsim.engine.fast import FastEngine
 from pcsim.engine.observer import Observer, Statistics
 from pcsim.engine.threads import suited_threads
 from pcsim.errors import ConfigurationError, NonFiniteError, nearest
-from pcsim.experiments.checkpoint import Bookmark, ResumableEngine, alone_in
+from pcsim.experiments.alone import alone
+from pcsim.experiments.checkpoint import Bookmark, ResumableEngine
 from pcsim.experiments.distributed import check_distributed, watches_of
 from pcsim.experiments.experiment import Experiment, check_channels
 from pcsim.hardware.clock import Hardware
@@ -36,6 +37,7 @@ from pcsim.training.loop import Epoch, Position, check_fit, train
 
 EngineName = Literal["fast", "event", "backprop", "distributed"]
 OF_WEIGHTS = {"weight", "update", "bias", "bias_update"}  # what backpropagation has to show
+PATIENCE = 5.0  # seconds to wait for a run that is just leaving the checkpoint folder
 UNCOUNTED = -1  # of non-zero values, where no engine looked at the messages
 
 
@@ -159,8 +161,8 @@ def run(
     Raises:
         PeerError: a process of a distributed run is lost; trace and checkpoint are kept.
         ConfigurationError: an order that the engine cannot run; resume without a checkpoint folder.
-        CheckpointError: a folder with a checkpoint, but no resume; one that is damaged or another run's; a
-            folder in which another run is at work.
+        CheckpointError: a folder with a checkpoint, but no resume; one that is damaged or another run's.
+        PcsimError: another run keeps its checkpoints in that folder.
         ShapeError: data and network do not fit.
         TraceError: the trace cannot be written.
         LocalityError: a user's own order touches something foreign.
@@ -183,7 +185,8 @@ def run(
         check_distributed(experiment, plan, distribution)
         if distribution.replicas > 1:  # they round differently; the number of processes decides nothing
             identity["replicas"] = distribution.replicas
-    with alone_in(checkpoint), suited_threads(experiment.network, experiment.batch):
+    here = nullcontext() if checkpoint is None else alone(Path(checkpoint), PATIENCE)
+    with here, suited_threads(experiment.network, experiment.batch):
         bookmark = Bookmark.open(checkpoint, resume, experiment.describe() | identity)
         kernels = kernels or make_kernels("cpu", experiment.network.dtype.name)
         with _open(experiment, engine, kernels, trace, overwrite, bookmark) as writer:

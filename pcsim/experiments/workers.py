@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,41 +14,11 @@ from pcsim.tracing.reader import open_trace
 
 TRACE = "trace.h5"
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-EVERY = 0.1  # seconds between looks at a folder that another process is in
 
 
 def thread_variables(threads: int) -> dict[str, str]:
     """Return what gives BLAS, OpenMP and Numba so many threads, in the environment of a process to start."""
     return dict.fromkeys(THREADS, str(threads))
-
-
-@contextmanager
-def alone(folder: Path, patience: float = 0.0) -> Iterator[None]:
-    """Keep other processes of this kind out of a folder; a process that ends lets go in any way.
-
-    Args:
-        folder: is made if it is not there.
-        patience: seconds to wait for another process to leave.
-
-    Raises:
-        PcsimError: one is in there, or the folder cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("w")
-    except OSError as error:
-        raise PcsimError(f"cannot write {folder}: {error.strerror}") from error
-    with file:
-        deadline = time.monotonic() + patience
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as error:
-                if time.monotonic() >= deadline:
-                    raise PcsimError(f"{folder}: another process trains there; wait for it") from error
-            time.sleep(EVERY)
-        yield
 
 
 def train_in(

@@ -1,5 +1,6 @@
 """The paper's experiments again: what runs, what is resumed, what fails, and what the tables say."""
 
+import fcntl
 import json
 import math
 import os
@@ -14,11 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from folders import somebody_in
 from typer.testing import CliRunner
 
 from pcsim.cli import app
 from pcsim.config import load_model
 from pcsim.errors import ConfigurationError, DataError, PcsimError
+from pcsim.experiments.alone import FILE, alone
 from pcsim.experiments.experiment import Experiment
 from pcsim.experiments.reproduce import cost, page, tables
 from pcsim.experiments.reproduce.jobs import MODELS, Job, Place, expected, failure, look, take
@@ -29,7 +32,6 @@ from pcsim.experiments.reproduce.runs import run_all
 from pcsim.experiments.reproduce.worker import from_request, to_request
 from pcsim.experiments.run import run
 from pcsim.experiments.significance import mean_sd, welch
-from pcsim.experiments.workers import alone
 from pcsim.learning import MQ, SGD, Adam
 from pcsim.network.network import Network
 from pcsim.tracing import open_trace
@@ -226,9 +228,14 @@ def test_interrupted(tmp_path):
 
 def test_one_process_a_folder(tmp_path):
     """Two processes would spoil one checkpoint: the second is refused, and errors inside keep their name."""
-    second = pytest.raises(PcsimError, match="another process trains there")
-    with alone(tmp_path / "run"), second, alone(tmp_path / "run"):
+    refused = pytest.raises(PcsimError, match="another process trains there")
+    with somebody_in(tmp_path / "run"), refused, alone(tmp_path / "run"):
         pass
+    with alone(tmp_path / "run"):
+        with alone(tmp_path / "run"):  # a run in the folder that its job has
+            pass
+        with pytest.raises(BlockingIOError), (tmp_path / "run" / FILE).open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     with pytest.raises(BrokenPipeError), alone(tmp_path / "run"):
         raise BrokenPipeError
     (tmp_path / "file").write_text("mine")

@@ -11,10 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
+from pcsim.experiments.alone import alone
 from pcsim.experiments.experiment import Experiment
 from pcsim.experiments.reproduce.jobs import Job, Place, take
 from pcsim.experiments.reproduce.plans import TASKS, Algorithm
-from pcsim.experiments.workers import alone, one_line, train_in
+from pcsim.experiments.workers import one_line, train_in
 from pcsim.training.loop import Epoch
 
 EVERY = 0.2  # seconds between news of training steps

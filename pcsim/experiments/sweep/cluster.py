@@ -7,10 +7,11 @@ it goes on from the last epoch. A run that has killed four workers has failed.
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -112,12 +113,13 @@ def local_workers(workers: int, threads: int) -> Iterator[Client]:
     import dask.config
     from distributed import Client, LocalCluster
 
+    environment = {**thread_variables(threads), **SILENT}
     settings = {
-        "distributed.nanny.pre-spawn-environ": {**thread_variables(threads), **SILENT},
+        "distributed.nanny.pre-spawn-environ": environment,
         # A worker that dies is started again; one that takes longer than this for it would be given up.
         "distributed.deploy.lost-worker-timeout": "1 day",
     }
-    with _quiet(), dask.config.set(settings):
+    with _quiet(), _put_back(environment), dask.config.set(settings):
         with _deaf_children():
             cluster = LocalCluster(
                 n_workers=workers,
@@ -222,6 +224,20 @@ def _quiet() -> Iterator[None]:
     finally:
         for handler, level in before.items():
             handler.setLevel(level)
+
+
+@contextmanager
+def _put_back(names: Iterable[str]) -> Iterator[None]:
+    """Restore variables: Dask sets in this process what its children are to have, and leaves it so."""
+    before = {name: os.environ.get(name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 @contextmanager

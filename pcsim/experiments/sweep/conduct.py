@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Protocol
 
 from pcsim.errors import StudyError
+from pcsim.experiments.alone import FILE as LOCK
+from pcsim.experiments.alone import alone
 from pcsim.experiments.sweep import halving
 from pcsim.experiments.sweep.index import FILE, RUNS, Index, IndexRow, State
 from pcsim.experiments.sweep.job import Job, Outcome
 from pcsim.experiments.sweep.plan import Plan, PlannedRun
-from pcsim.experiments.workers import alone
 
 LOGS = "slurm"
-OURS = {"lock", LOGS}  # what may lie in a study's folder before its index
+OURS = {LOCK, LOGS}  # what may lie in a study's folder before its index
 
 
 class Runner(Protocol):

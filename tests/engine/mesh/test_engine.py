@@ -7,7 +7,9 @@ import subprocess
 import sys
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import pairwise
+from operator import add
 
 import numpy as np
 import pytest
@@ -223,7 +225,7 @@ def test_bounds(case):
 def test_one_core_works_all_the_time(case):
     """One core gives exactly the total work: in any order there is always a job that can begin."""
     timing = simulate_mesh(case.plan())
-    assert timing.makespan == sum(timing.plan.job_ns[timing.record.job].tolist())
+    assert timing.makespan == reduce(add, timing.plan.job_ns[timing.record.job].tolist())
     assert timing.makespan == pytest.approx(timing.plan.work)
     assert len(timing.record.crossed) == 0
 

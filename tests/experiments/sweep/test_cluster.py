@@ -22,7 +22,7 @@ from pcsim.experiments.sweep.conduct import conduct
 from pcsim.experiments.sweep.index import RUNS, Index
 from pcsim.experiments.sweep.job import Job
 from pcsim.experiments.sweep.plan import read_plan
-from pcsim.experiments.workers import TRACE
+from pcsim.experiments.workers import THREADS, TRACE
 from pcsim.tracing import open_trace
 
 PCSIM = [sys.executable, "-c", "from pcsim.cli import main; main()"]
@@ -34,6 +34,17 @@ def workers():
     """Two worker processes, as `--workers 2` starts them."""
     with cluster.local_workers(2, 1) as client:
         yield client
+
+
+def test_the_environment_stays(monkeypatch):
+    """Dask sets its workers' variables here; Numba, for one, raises if it finds them changed."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
+    names = (*THREADS, *cluster.SILENT)
+    before = [os.environ.get(name) for name in names]
+    with cluster.local_workers(1, 1) as client:
+        assert set(client.run(os.getenv, "NUMBA_NUM_THREADS").values()) == {"1"}
+    assert [os.environ.get(name) for name in names] == before
 
 
 class Watcher:

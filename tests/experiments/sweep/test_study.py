@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+from folders import somebody_in
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
@@ -27,7 +28,6 @@ from pcsim.experiments.sweep.index import FILE, RUNS, Index
 from pcsim.experiments.sweep.job import Outcome
 from pcsim.experiments.sweep.plan import read_plan
 from pcsim.experiments.sweep.results import read_results
-from pcsim.experiments.workers import alone
 from pcsim.tracing import open_trace
 
 RATES = "seeds = [0, 1]\ngrid.learning.rate = [1e-3, 1e-2]"
@@ -180,7 +180,7 @@ def test_a_run_that_was_whole_is_not_repeated(sweep_file, tmp_path):
 
 def test_one_sweep_a_study(sweep_file, tmp_path):
     """Two would write to one index: the second is refused."""
-    with alone(tmp_path / "study"), pytest.raises(PcsimError, match="another process trains there"):
+    with somebody_in(tmp_path / "study"), pytest.raises(PcsimError, match="another process trains there"):
         study(sweep_file(""), tmp_path / "study")
 
 
