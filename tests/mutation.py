@@ -246,7 +246,7 @@ BUGS = [
     refreshed_program("told.discard(layer)", "told.clear()"),
     refreshed_program("1 if told else 2", "2"),
     conv_network("one.layer.result if isinstance(one, Conv)", "one.layer.image if isinstance(one, Conv)"),
-    conv_network("roomy_copy(weight, dtype)", "weight"),
+    network("roomy_copy(weight, dtype)", "weight"),
     conv_operation("self._memory(layer),\n            MessageKind.PREDICTION", "frozenset(),\n            MessageKind.PREDICTION"),
     conv_operation('_places(layer, "activity error weight inbox.error") | self._memory(layer)', '_places(layer, "activity error weight inbox.error")'),
     conv_operation('== "label" and self.network.soft_clamp', '== "label"'),

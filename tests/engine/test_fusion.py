@@ -66,6 +66,9 @@ def test_every_relaxation_takes_its_prediction_along(order):
     program = program_of(order)
     pairs = fusion.pairs(program, program.network.layers(1, pcsim.SGD(0.1), CpuKernels()))
     assert len(pairs) == 9
+    both_ends = fusion.actions(program, program.network.layers(1, pcsim.SGD(0.1), CpuKernels()))
+    ends = {id(program.operations[index]) for pair in pairs.items() for index in pair}
+    assert both_ends.keys() == ends  # neither is done a second time
     for relax, predict in pairs.items():
         assert program.operations[relax].layer == program.operations[predict].layer
         assert program.operations[predict].name == "predict"
