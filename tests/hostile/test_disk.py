@@ -40,13 +40,13 @@ def test_a_disk_that_fills_under_a_checkpoint(tmp_path):
     assert message == f"error: cannot write a checkpoint to {tmp_path}/disk: No space left on device"
     assert int(kept) >= 1
     assert resumed == "0"
-    assert leftovers == "checkpoint.safetensors"
+    assert leftovers == ".lock checkpoint.safetensors"
 
 
 def test_a_read_only_disk(tmp_path):
-    """Nothing can be written at all: said before the training, for the trace."""
+    """Nothing can be written at all: said before the training."""
     (*messages,) = on_a_disk("read-only", tmp_path)
     assert messages == [
         f"2 error: cannot write {tmp_path}/disk/t.h5: Read-only file system",
-        f"2 error: cannot write a checkpoint to {tmp_path}/disk: Read-only file system",
+        f"2 error: cannot write {tmp_path}/disk: Read-only file system",
     ]

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from pcsim.cli import app
 from pcsim.config import model_from_dict
 from pcsim.errors import StudyError
+from pcsim.experiments.alone import FILE as LOCK
 from pcsim.experiments.checkpoint import FILE as CHECKPOINT
 from pcsim.experiments.experiment import Experiment
 from pcsim.experiments.run import run as run_once
@@ -73,7 +74,7 @@ class Watcher:
 def holder(run):
     """Return the process that has the lock of a run's folder open; None if the run has ended meanwhile."""
     for process in psutil.Process().children(recursive=True):
-        if any(f"/{RUNS}/{run}/lock" in file.path for file in process.open_files()):
+        if any(f"/{RUNS}/{run}/{LOCK}" in file.path for file in process.open_files()):
             return process.pid
     return None
 
