@@ -17,6 +17,7 @@ from hostile.soak_processes import PCSIM, complaints, ended, orphans, send, sess
 from hostile.soak_runs import ENDS, SIGNALS, fresh
 
 from pcsim.errors import PcsimError
+from pcsim.experiments.alone import FILE as LOCK
 from pcsim.experiments.checkpoint import FILE as CHECKPOINT
 from pcsim.experiments.sweep.index import FILE as INDEX
 from pcsim.experiments.sweep.index import RUNS, Index
@@ -210,7 +211,7 @@ def holders(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     found = []
     for one in session(process):
         try:
-            if any(f"/{RUNS}/" in file.path and file.path.endswith("/lock") for file in one.open_files()):
+            if any(f"/{RUNS}/" in file.path and file.path.endswith(f"/{LOCK}") for file in one.open_files()):
                 found.append(one)
         except psutil.Error:
             continue
