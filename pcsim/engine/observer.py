@@ -61,7 +61,6 @@ class Statistics:
         self._known, self._nothing, self._everything = bytearray(cells), bytes(cells), b"\1" * cells
         self._arrays: Statistic | None = None
         self._gaps = b"", np.zeros((iterations + 1, top), dtype=np.intp)
-        self._met: set[int] = set()
         self._units: dict[int, Layer] = {}
         self._step = 0
 
@@ -94,10 +93,8 @@ class Statistics:
         self._known[:] = self._nothing
 
     def watches(self, operation: Operation) -> bool:
-        """Look at errors when they are formed, and at something of each layer, to know it."""
-        new = operation.layer not in self._met
-        self._met.add(operation.layer)
-        return operation.forms_error or new
+        """Look at errors when they are formed, and at the input, which forms none, to know its layer."""
+        return operation.forms_error or operation.layer == 0
 
     def observe(self, operation: Operation, unit: Layer) -> None:
         """Note the energy of a layer that has formed its error."""
