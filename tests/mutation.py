@@ -194,7 +194,7 @@ BUGS = [
     observer("        self._step = step\n", ""),
     observer("self._known[:] = self._nothing", "pass"),
     observer("for iteration, column in bad[:1]:", "for iteration, column in bad[-1:]:"),
-    observer("        self._arrays = None\n\n    def check", "        pass\n\n    def check"),
+    observer("        self._known[cell] = 1\n        self._arrays = None", "        self._known[cell] = 1"),
     of("engine/observer.py", OWN)("found = unit.compared if operation.action is Layer.compare else None", "found = unit.compared"),
     script("message = free[door].pop() if free[door] else", "message = sent[door][-1] if sent[door] else"),
     script("fused.get(id(operation), operation.action), watching", "operation.action, watching"),

@@ -91,6 +91,7 @@ class Statistics:
         """Forget the mini-batch before."""
         self._step = step
         self._known[:] = self._nothing
+        self._arrays = None
 
     def watches(self, operation: Operation) -> bool:
         """Look at errors when they are formed, and at the input, which forms none, to know its layer."""
@@ -111,10 +112,10 @@ class Statistics:
         cell = iteration * self._top + layer - 1
         self._squared_error[cell], self._free_energy[cell] = squared_error, free_energy
         self._known[cell] = 1
+        self._arrays = None
 
     def end_step(self) -> None:
-        """Let go of the tables of the mini-batch before."""
-        self._arrays = None
+        """Do nothing: tables are made when they are asked for."""
 
     def check_finite(self) -> None:
         """Look for infinities and NaN in the mini-batch that has ended, learning included.

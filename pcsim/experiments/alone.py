@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -21,7 +22,8 @@ _held: set[tuple[int, Path]] = set()  # by thread: a run may go on in the folder
 def alone(folder: Path, patience: float = 0.0) -> Iterator[None]:
     """Keep others out of a folder; a process that ends lets go in any way.
 
-    The lock is on a file in it, which also file systems in a network know. Who has the folder may ask again.
+    The lock is on a file in it, which also file systems in a network know; one without locks does without. No
+    link is followed, and nothing written. Who has the folder may ask again.
 
     Args:
         folder: is made if it is not there.
@@ -36,23 +38,30 @@ def alone(folder: Path, patience: float = 0.0) -> Iterator[None]:
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / FILE).open("w")
+        descriptor = os.open(folder / FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     except OSError as error:
         raise PcsimError(f"cannot write {folder}: {error.strerror}") from error
-    with file:
+    try:
         deadline = time.monotonic() + patience
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as error:
-                if time.monotonic() >= deadline:
-                    raise PcsimError(
-                        f"{folder}: another process trains there: wait for it, or give another folder"
-                    ) from error
+        while not _locked(descriptor):
+            if time.monotonic() >= deadline:
+                raise PcsimError(
+                    f"{folder}: another process trains there: wait for it, or give another folder"
+                )
             time.sleep(EVERY)
         _held.add(mine)
-        try:
-            yield
-        finally:
-            _held.remove(mine)
+        yield
+    finally:
+        _held.discard(mine)
+        os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    """Try to lock a file; say whether no other process has it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # there are no locks here
+        return True
+    return True

@@ -315,8 +315,7 @@ def test_statistics_by_hand():
         np.testing.assert_array_equal(statistics.squared_error, [[1 + step, 2 + step], [3 + step, 2 + step]])
         np.testing.assert_array_equal(statistics.free_energy, [[10, 20], [30, 20]])
         assert statistics.settled_energy == 50
-    statistics.note(1, 2, 5.0, 7.0)
-    statistics.end_step()
+    statistics.note(1, 2, 5.0, 7.0)  # in the middle of a step, after somebody has looked
     assert statistics.settled_energy == 37
     before = statistics.free_energy
     statistics.begin_step(2)

@@ -236,10 +236,23 @@ def test_one_process_a_folder(tmp_path):
             pass
         with pytest.raises(BlockingIOError), (tmp_path / "run" / FILE).open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "linked" / FILE).symlink_to(tmp_path / "precious")
+    with pytest.raises(PcsimError, match="cannot write"), alone(tmp_path / "linked"):
+        pass
+    assert (tmp_path / "precious").read_text() == "mine"
     with pytest.raises(BrokenPipeError), alone(tmp_path / "run"):
         raise BrokenPipeError
     (tmp_path / "file").write_text("mine")
     with pytest.raises(PcsimError, match="cannot write"), alone(tmp_path / "file"):
+        pass
+
+
+def test_file_systems_without_locks(tmp_path, monkeypatch):
+    """Checkpoints worked there before there were locks, and still do."""
+    monkeypatch.setattr(fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(95, "not supported")))
+    with alone(tmp_path / "run"):
         pass
 
 
