@@ -57,6 +57,9 @@ class Bug:
         path.write_text(text.replace(self.old, self.new))
 
 
+ONLINE = "tests/kernels/test_online.py"
+
+
 def of(file: str, *tests: str):
     """Return a maker of bugs in one file, noticed by these tests."""
     return lambda old, new, *, times=1: Bug(file, old, new, tests, times)
@@ -80,6 +83,7 @@ rule = of("learning/mq.py", LEARNING)
 verifier = of("experiments/verify.py", GOLDEN)
 tiles, blocked = of("kernels/tiles.py", CPU), of("kernels/blocked.py", CPU)
 cpu, products = of("kernels/cpu.py", CPU), of("kernels/products.py", CPU)
+mail, online = of("kernels/mail.py", "tests/kernels/test_crew.py"), of("kernels/online.py", ONLINE)
 script, fusion = of("engine/script.py", SCRIPT), of("engine/fusion.py", SCRIPT, "tests/engine/test_fusion.py")
 table, one_a_folder = (
     of("tracing/table.py", "tests/tracing/test_writer.py"),
@@ -108,11 +112,16 @@ BUGS = [
     blocked("terms = min(TERMS, inputs - term)", "terms = TERMS"),
     blocked("    out[:] = 0\n", ""),
     blocked("norms[start // ROWS] = norm", "norms[0] = norm"),
-    cpu("return rows - rows % blocked.ROWS if rows >= blocked.ROWS else rows", "return rows - rows % 3"),
+    blocked("return first - first % ROWS, last - last % ROWS if", "return first, last if"),
+    online("target] += parts[part, target]", "target] += parts[0, target]"),
+    online("        into[:] = bias\n    else", "        into[:] = 0\n    else"),
+    mail("    add(mail, AWAKE, -1)", "    add(mail, AWAKE, 0)"),
+    mail("        give_way(mail[GIVE_WAY])", "        pass"),
+    mail("    while read(mail, DONE) != others:", "    while read(mail, DONE) > others:"),
     layout("if not neuron_by_neuron(array):", "if neuron_by_neuron(array):"),
     cpu("if precision_above != 1:", "if precision_above > 1:"),
     cpu("(float(loops.squared_norm(self.rates(activation, activity).ravel())) + 1)", "float(loops.squared_norm(self.rates(activation, activity).ravel()))"),
-    products("weight[:, first : first + len(out)].T", "weight[:, : len(out)].T"),
+    products("weight[:, first + begin : first + end].T", "weight[:, begin:end].T"),
     # the arithmetic
     kernel("np.matmul(activate(activation, activity), weight.T, out=out)", "np.matmul(activity, weight.T, out=out)"),
     kernel("    out += bias\n", ""),

@@ -13,11 +13,13 @@ from threadpoolctl import threadpool_limits
 from pcsim.network.connection import as_matrix
 from pcsim.network.network import Network
 
-# Multiplications of the largest product below which one thread serves best: BLAS threads wait by spinning,
-# and next to any other busy process that made the 64-128-128-10 digits network 15 times slower.
+# Multiplications of the largest product below which one thread of BLAS serves best: BLAS threads wait by
+# spinning, and next to any other busy process that made the 64-128-128-10 digits network 15 times slower.
 ONE_THREAD_BELOW = 4_000_000
+WORTH_A_TEST = 1_000_000  # multiplications of the largest product below which our own threads gain little
 WORTH_IT = 0.85  # of the time on one thread that several may take: less gain is not worth the other cores
 REPETITIONS = 9
+WARMING = 0.05  # seconds of work before the measurement, until all threads are awake
 
 
 def suited_threads(network: Network, batch: int) -> AbstractContextManager[object]:
@@ -30,7 +32,7 @@ def suited_threads(network: Network, batch: int) -> AbstractContextManager[objec
 
 
 def choose_threads(network: Network, batch: int, say: Callable[[str], None] = lambda text: None) -> int:
-    """Return how many threads the fast CPU kernels should use now, by a self-test of some 50 ms.
+    """Return how many threads the fast CPU kernels should use now, by a self-test of some 100 ms.
 
     Small products stay on one thread. So do those that a library does best here: only our own products give
     the same bits on any number of threads, and a choice that depends on the load must not decide results.
@@ -40,7 +42,7 @@ def choose_threads(network: Network, batch: int, say: Callable[[str], None] = la
         batch: samples a mini-batch.
         say: is told the outcome, if there was a test.
     """
-    if _largest(network, batch) < ONE_THREAD_BELOW:
+    if _largest(network, batch) < WORTH_A_TEST:
         return 1
     milliseconds = time_threads(network, batch)
     if len(milliseconds) == 1:
@@ -67,15 +69,17 @@ def time_threads(network: Network, batch: int) -> dict[int, float]:
     for threads in range(1, cores + 1):
         kernels = CpuKernels(threads)
         synapses = largest.synapses(kernels, batch, dtype)
+        placed = synapses.place(weight)
         activity = kernels.mini_batch((batch, largest.inputs), dtype)
         out = kernels.mini_batch((batch, largest.outputs), dtype)
         activity[...] = rng.random(activity.shape)
-        seconds = []
-        for _ in range(REPETITIONS):
+        seconds: list[float] = []
+        begun = time.perf_counter()
+        while len(seconds) < REPETITIONS or time.perf_counter() < begun + WARMING:
             start = time.perf_counter()
-            synapses.predict(activity, weight, bias, out)
+            synapses.predict(activity, placed, bias, out)
             seconds.append(time.perf_counter() - start)
-        milliseconds[threads] = 1e3 * float(np.median(seconds))
+        milliseconds[threads] = 1e3 * float(np.median(seconds[-REPETITIONS:]))
         widths = synapses.widths if isinstance(synapses, CpuConvolution) else (batch,)
         if not all(kernels.same_bits_on_any_number_of_threads(width, weight) for width in widths):
             break

@@ -7,10 +7,14 @@ its presynaptic factor the other way round; see `by_panels`.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from pcsim.kernels import Array
-from pcsim.kernels.loops import compiled
+from pcsim.kernels import Array, loops
+from pcsim.kernels.crew import ROWS
+from pcsim.kernels.loops import AdamConstants, compiled
+from pcsim.kernels.mail import Mail, address_of, block_function, do_blocks, new_mail
 from pcsim.kernels.tiles import VECTOR_BYTES, tile
 
 # Rows by vectors. Four rows need one load a multiplication and leave registers to spare. The twelve of the
@@ -20,15 +24,36 @@ twelve_by_two, four_by_two, one_by_two = tile(12, 2, ahead=128), tile(4, 2), til
 
 TERMS = 128  # of a sum that are taken at once: their part of the right factor stays in the first-level cache
 FEEDBACK_TERMS = 64  # fewer: the lines of the weight, 4 KB apart, fall into few sets of that cache
-ROWS = 64  # of the weight that are updated together while a panel is in that cache
 
 
 @compiled
-def predict(weight: Array, rates: Array, bias: Array, out: Array) -> None:
+def rows_of(rows: int, block: int, blocks: int) -> tuple[int, int]:
+    """Return where a block begins and ends; whole `ROWS`, but for the last."""
+    first, last = rows * block // blocks, rows * (block + 1) // blocks
+    return first - first % ROWS, last - last % ROWS if block + 1 < blocks else rows
+
+
+@compiled
+def predict(mail: Mail, weight: Array, rates: Array, bias: Array, out: Array, blocks: int) -> bool:
     """Out = weight rates + bias; (m, n), (n, batch), (m,) → (m, batch).
 
-    Rates and out may be some columns of wider arrays.
+    Rates and out may be some columns of wider arrays. Several threads share blocks of rows.
     """
+    operands = weight, rates, bias, out, blocks
+    return do_blocks(mail, block_function(predict_block, operands), address_of(operands), blocks)
+
+
+@compiled
+def predict_block(operands: tuple[Any, ...], block: int) -> None:
+    """Predict some of the neurons."""
+    weight, rates, bias, out, blocks = operands
+    first, last = rows_of(len(weight), block, blocks)
+    predict_rows(weight[first:last], rates, bias[first:last], out[first:last])
+
+
+@compiled
+def predict_rows(weight: Array, rates: Array, bias: Array, out: Array) -> None:
+    """See `predict`."""
     outputs, inputs = weight.shape
     batch = rates.shape[1]
     for row in range(outputs):
@@ -60,11 +85,26 @@ def predict(weight: Array, rates: Array, bias: Array, out: Array) -> None:
 
 
 @compiled
-def feedback(weight: Array, error: Array, out: Array, first: int) -> None:
+def feedback(mail: Mail, weight: Array, error: Array, out: Array, first: int, blocks: int) -> bool:
     """Out = (columns of the weight from `first` on)ᵀ error; (m, n), (m, batch) → (as many, batch).
 
-    Error may be some columns of a wider array.
+    Error may be some columns of a wider array. Several threads share blocks of rows of out.
     """
+    operands = weight, error, out, first, blocks
+    return do_blocks(mail, block_function(feedback_block, operands), address_of(operands), blocks)
+
+
+@compiled
+def feedback_block(operands: tuple[Any, ...], block: int) -> None:
+    """Send feedback to some of the neurons."""
+    weight, error, out, first, blocks = operands
+    begin, end = rows_of(len(out), block, blocks)
+    feedback_rows(weight, error, out[begin:end], first + begin)
+
+
+@compiled
+def feedback_rows(weight: Array, error: Array, out: Array, first: int) -> None:
+    """See `feedback`."""
     outputs, inputs = weight.shape
     batch, rows = error.shape[1], out.shape[0]
     out[:] = 0
@@ -93,10 +133,18 @@ def panel_shape(inputs: int, batch: int, itemsize: int) -> tuple[int, int, int]:
 
 
 @compiled
-def by_panels(rates: Array, panels: Array) -> None:
+def by_panels(mail: Mail, rates: Array, panels: Array, blocks: int) -> bool:
     """Rearrange (n, batch) to (n / width, batch, width); what the last panel has too much stays as it is."""
+    operands = rates, panels, blocks
+    return do_blocks(mail, block_function(panels_block, operands), address_of(operands), blocks)
+
+
+@compiled
+def panels_block(operands: tuple[Any, ...], block: int) -> None:
+    """Rearrange some of the panels, four neurons at a time."""
+    rates, panels, blocks = operands
     count, batch, width = panels.shape
-    for panel in range(count):
+    for panel in range(count * block // blocks, count * (block + 1) // blocks):
         first = panel * width
         columns = min(width, rates.shape[0] - first)
         whole = columns - columns % 4
@@ -111,13 +159,76 @@ def by_panels(rates: Array, panels: Array) -> None:
                 panels[panel, sample, column] = rates[first + column, sample]
 
 
+def room_for_norms(weight: Array) -> Array:
+    """Return what `outer` and `adam` need for the norms of each `ROWS` rows."""
+    return np.empty(-(-len(weight) // ROWS))
+
+
 @compiled
-def outer(error: Array, panels: Array, scale: float, out: Array, norms: Array) -> None:
+def outer(
+    mail: Mail, error: Array, panels: Array, scale: float, out: Array, norms: Array, blocks: int
+) -> bool:
     """Out += scale · error ratesᵀ; (m, batch), rates by panels → (m, n).
 
     The product of a tile is in registers only: its absolute values are summed and it is added at once.
     `norms` gets Σ|error ratesᵀ| of each `ROWS` rows: threads that share the rows sum up as one does.
     """
+    operands = error, panels, scale, out, norms, blocks
+    return do_blocks(mail, block_function(outer_block, operands), address_of(operands), blocks)
+
+
+@compiled
+def outer_block(operands: tuple[Any, ...], block: int) -> None:
+    """Add some of the rows."""
+    error, panels, scale, out, norms, blocks = operands
+    first, last = rows_of(len(out), block, blocks)
+    if first < last:
+        outer_rows(error[first:last], panels, scale, out[first:last], norms[first // ROWS :])
+
+
+@compiled
+def adam(
+    mail: Mail,
+    error: Array,
+    panels: Array,
+    weight: Array,
+    first: Array,
+    second: Array,
+    constants: AdamConstants,
+    norms: Array,
+    blocks: int,
+) -> bool:
+    """Let a weight and its moments, (m, n), take a step of Adam with error ratesᵀ, `ROWS` rows at a time.
+
+    `norms` gets Σ|Δ| of each.
+    """
+    operands = error, panels, weight, first, second, constants, norms, blocks
+    return do_blocks(mail, block_function(adam_block, operands), address_of(operands), blocks)
+
+
+@compiled
+def adam_block(operands: tuple[Any, ...], block: int) -> None:
+    """Let some of the rows take their step."""
+    error, panels, weight, first, second, constants, norms, blocks = operands
+    begin, end = rows_of(len(weight), block, blocks)
+    total, unused = np.empty((min(ROWS, end - begin), weight.shape[1]), weight.dtype), np.empty(1)
+    for start in range(begin, end, ROWS):
+        stop = min(start + ROWS, end)
+        gradient = total[: stop - start]
+        gradient[:] = 0
+        outer_rows(error[start:stop], panels, 1.0, gradient, unused)
+        norms[start // ROWS] = loops.adam(
+            weight[start:stop].ravel(),
+            gradient.ravel(),
+            first[start:stop].ravel(),
+            second[start:stop].ravel(),
+            constants,
+        )
+
+
+@compiled
+def outer_rows(error: Array, panels: Array, scale: float, out: Array, norms: Array) -> None:
+    """See `outer`."""
     outputs, inputs = out.shape
     count, batch, width = panels.shape
     e, r, o = error.ravel(), panels.ravel(), out.ravel()
@@ -143,15 +254,17 @@ def outer(error: Array, panels: Array, scale: float, out: Array, norms: Array) -
 
 def compile_all(dtype: str) -> None:
     """Compile, or load from disk, everything here for one type of numbers, by calling it on tiny arrays."""
-    table = np.ones((2, 2), dtype)
+    table, mail, norms = np.ones((2, 2), dtype), new_mail(), np.empty(1)
     panels = np.ones(panel_shape(2, 2, table.itemsize), dtype)
     part = np.ones((2, 3), dtype)[:, :2]  # some columns of a wider array
-    predict(table, table.copy(), np.ones(2, dtype), table.copy())
-    predict(table, table.copy(), np.ones(2, dtype), part)
-    feedback(table, part, table.copy(), 0)
+    predict(mail, table, table.copy(), np.ones(2, dtype), table.copy(), 1)
+    predict(mail, table, table.copy(), np.ones(2, dtype), part, 1)
+    feedback(mail, table, part, table.copy(), 0, 1)
     for writeable in (True, False):  # errors come in as messages
         error = table.copy()
         error.flags.writeable = writeable
-        feedback(table, error, table.copy(), 0)
-        by_panels(error, panels)
-        outer(error, panels, 1.0, table.copy(), np.empty(1))
+        feedback(mail, table, error, table.copy(), 0, 1)
+        by_panels(mail, error, panels, 1)
+        outer(mail, error, panels, 1.0, table.copy(), norms, 1)
+        tables = table.copy(), table.copy(), table.copy()
+        adam(mail, error, panels, *tables, AdamConstants(*(1.0,) * 7), norms, 1)

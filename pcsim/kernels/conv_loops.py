@@ -13,7 +13,7 @@ import numpy as np
 
 from pcsim.architecture import ConvLayer
 from pcsim.kernels import Array
-from pcsim.kernels.loops import adam, compiled
+from pcsim.kernels.loops import AdamConstants, adam, compiled
 
 SIGN: Any = np.int8  # of what keeps a sign only; elsewhere arrays are floating
 
@@ -148,8 +148,7 @@ def adam_turned(
     area: int,
     first_moment: Array,
     second_moment: Array,
-    mean: float,
-    constants: tuple[float, float, float, float, float, float],
+    constants: AdamConstants,
     norms: Array,
 ) -> None:
     """One Adam step on the columns of the weight from `first` on, as `add_turned`; norms get Σ|Δ|."""
@@ -164,7 +163,7 @@ def adam_turned(
                 first_moment[row, start : start + area],
                 second_moment[row, start : start + area],
             )
-            norm += float(adam(line, gradient, moment, square, mean, *constants))
+            norm += float(adam(line, gradient, moment, square, constants))
         norms[part] = norm
 
 
@@ -260,6 +259,7 @@ def compile_all(dtype: str) -> None:
     fire(image.copy(), 1.0, signs)
     fold(table, sizes, 1, 0, image)
     add_turned(square, square.copy(), 0, 1, 1.0, np.empty(1))
-    adam_turned(square, square.copy(), 0, 1, square.copy(), square.copy(), 1.0, (1.0,) * 6, np.empty(1))
+    constants = AdamConstants(*(1.0,) * 7)
+    adam_turned(square, square.copy(), 0, 1, square.copy(), square.copy(), constants, np.empty(1))
     average_pool(image, sizes, 1, pooled)
     max_pool(image, sizes, 1, pooled)

@@ -48,19 +48,18 @@ class ConvolutionSteps(AddingSteps):
         epsilon: float,
     ) -> float:
         """Adam on −G_l, part by part; return the mean |Δ|."""
-        constants = (rate, beta1, beta2, 1 / (1 - beta1**updates), 1 / (1 - beta2**updates), epsilon)
+        corrections = 1 / (1 - beta1**updates), 1 / (1 - beta2**updates)
+        constants = loops.AdamConstants(1 / len(activity), rate, beta1, beta2, *corrections, epsilon)
         first_moment, second_moment, bias_first, bias_second = moments
-        mean, area = 1 / len(activity), self._area
+        area = self._area
 
         def use(first: int, total: Array) -> Array:
             norms = np.empty(len(total) // area)
-            conv_loops.adam_turned(
-                weight, total, first, area, first_moment, second_moment, mean, constants, norms
-            )
+            conv_loops.adam_turned(weight, total, first, area, first_moment, second_moment, constants, norms)
             return norms
 
         norms, bias_total = self._synapses.hebbian(error_above, activity, use)
-        norm = float(loops.adam(bias, bias_total, bias_first, bias_second, mean, *constants))
+        norm = float(loops.adam(bias, bias_total, bias_first, bias_second, constants))
         return (float(norms.sum()) + norm) / (weight.size + bias.size)
 
     def add_hebbian(

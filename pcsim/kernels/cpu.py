@@ -9,28 +9,20 @@ them; any other layout is rearranged on the way in and out.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import TypeVar
 
 import numpy as np
 
 from pcsim.architecture import ConvLayer
-from pcsim.kernels import ActivationName, Array, OutputName, blocked, loops, online, products, reference
+from pcsim.kernels import ActivationName, Array, OutputName, loops, online, products, reference
 from pcsim.kernels.cpu_conv import CpuConvolution
+from pcsim.kernels.crew import Crew, one_thread_a_library
 from pcsim.kernels.dense import DenseSynapses
 from pcsim.kernels.layout import LEAKS, by_neuron, flat, neuron_by_neuron, put_back, roomy_copy
 from pcsim.kernels.online import OnlineSynapses, RectifiedSynapses, by_lines
 from pcsim.kernels.scratch import Scratch
 from pcsim.kernels.steps import AddingSteps
-
-WORTH_A_THREAD = 4_000_000  # multiplications of a product below which waking another thread costs too much
-
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -63,23 +55,22 @@ class CpuKernels(AddingSteps):
         self._chosen: dict[tuple[str, int, tuple[int, ...], str], products.Provider] = {}
         self.scratch = Scratch()
         self.postponed = online.Postponed()
-        products.one_thread_a_library()
-        self._pool = (
-            ThreadPoolExecutor(threads - 1, initializer=products.one_thread_a_library)
-            if threads > 1
-            else None
-        )
+        self.crew = Crew(threads)
+        one_thread_a_library()
 
     def mini_batch(self, shape: tuple[int, int], dtype: np.dtype[np.floating]) -> Array:
         """Return zeros of shape (batch, n), neuron by neuron in memory."""
         return np.zeros(shape[::-1], dtype).T
 
     def same_bits_on_any_number_of_threads(self, batch: int, weight: Array) -> bool:
-        """Whether the products with a weight do not depend on how many threads share them."""
-        products_here = [
-            self.provider(product, batch, weight) for product in ("predict", "feedback", "hebbian")
-        ]
-        return all(isinstance(one, products.OwnProducts) for one in products_here)
+        """Whether the products with a weight do not depend on how many threads share them.
+
+        Of a single sample only Adam takes what a library may compute; see `pcsim.kernels.online`.
+        """
+        needed = ("predict", "feedback", "hebbian") if batch > 1 else ("hebbian",)
+        return all(
+            isinstance(self.provider(product, batch, weight), products.OwnProducts) for product in needed
+        )
 
     def copy(self, values: Array, out: Array) -> None:
         """Out = values, (batch, n); sample by sample, as data comes, it is turned over in small blocks."""
@@ -130,12 +121,7 @@ class CpuKernels(AddingSteps):
         weight = np.ascontiguousarray(weight)  # who has learnt online predicts for many samples, too
         rates, into = self.rates(activation, activity), by_neuron(out)
         provider = self.provider("predict", len(activity), weight)
-
-        def part(first: int, last: int) -> None:
-            rows = slice(first, last)
-            provider.predict(rates, weight[rows], bias[rows], into[rows])
-
-        self.share(part, len(weight), len(activity) * weight.size)
+        provider.predict(rates, weight, bias, into, self.crew)
         put_back(into, out)
 
     def dense(self, activation: ActivationName, batch: int) -> DenseSynapses:
@@ -161,11 +147,7 @@ class CpuKernels(AddingSteps):
         """W_lᵀ γ_{l+1} e_{l+1}, before the gate f'(ĥ_l)."""
         error, into = by_neuron(error_above), by_neuron(out)
         provider = self.provider("feedback", len(error_above), weight)
-
-        def part(first: int, last: int) -> None:
-            provider.feedback(error, weight, into[first:last], first)
-
-        self.share(part, len(into), len(error_above) * weight.size)
+        provider.feedback(error, weight, into, 0, self.crew)
         if precision_above != 1:
             loops.scaled_copy(into.ravel(), precision_above, into.ravel())
         put_back(into, out)
@@ -211,33 +193,20 @@ class CpuKernels(AddingSteps):
         epsilon: float,
     ) -> float:
         """Adam on −G_l, block by block; return the mean |Δ|."""
-        constants = (rate, beta1, beta2, 1 / (1 - beta1**updates), 1 / (1 - beta2**updates), epsilon)
+        corrections = 1 / (1 - beta1**updates), 1 / (1 - beta2**updates)
+        constants = loops.AdamConstants(1 / len(activity), rate, beta1, beta2, *corrections, epsilon)
         first_moment, second_moment, bias_first, bias_second = moments
-        mean = 1 / len(activity)
         error, rates = by_neuron(error_above), self.rates(activation, activity)
         left, right = error, rates
         if by_lines(weight) and len(activity) == 1:  # then the same from the other end
             left, right = rates, error
             weight, first_moment, second_moment = weight.T, first_moment.T, second_moment.T
         provider = self.provider("hebbian", len(activity), weight)
-        arranged = provider.arrange(right)
+        arranged = provider.arrange(right, self.crew)
+        norms = provider.adam(left, arranged, weight, first_moment, second_moment, constants, self.crew)
         bias_total = self.scratch("bias total", bias.shape, bias.dtype)
         loops.sum_samples(error, bias_total)
-
-        def part(first: int, last: int) -> float:
-            norm = 0.0
-            for block in products.row_blocks(weight[first:last]):
-                rows = slice(first + block.start, first + block.stop)
-                total = self.scratch("block", weight[rows].shape, weight.dtype)
-                provider.hebbian(left[rows], arranged, total)
-                changed, first_row, second_row = (
-                    array[rows].ravel() for array in (weight, first_moment, second_moment)
-                )
-                norm += float(loops.adam(changed, total.ravel(), first_row, second_row, mean, *constants))
-            return norm
-
-        norm = sum(self.share(part, len(weight), len(activity) * weight.size))
-        norm += float(loops.adam(bias, bias_total, bias_first, bias_second, mean, *constants))
+        norm = float(norms.sum()) + float(loops.adam(bias, bias_total, bias_first, bias_second, constants))
         return norm / (weight.size + bias.size)
 
     def squared_error(self, error: Array) -> float:
@@ -276,12 +245,8 @@ class CpuKernels(AddingSteps):
             return self._rank_one_step(weight, bias, error_above[0], activity, activation, rate) / elements
         rates, error = self.rates(activation, activity), by_neuron(error_above)
         provider = self.provider("hebbian", batch, weight)
-        arranged, scale = provider.arrange(rates), rate / batch
-
-        def part(first: int, last: int) -> Array:
-            return provider.update(error[first:last], arranged, weight[first:last], scale)
-
-        norms = np.concatenate(self.share(part, len(weight), batch * weight.size))
+        arranged, scale = provider.arrange(rates, self.crew), rate / batch
+        norms = provider.update(error, arranged, weight, scale, self.crew)
         bias_norm = float(loops.update_bias(bias, error, scale))
         return (float(norms.sum()) + bias_norm) / (batch * elements)
 
@@ -310,23 +275,16 @@ class CpuKernels(AddingSteps):
 
     def apply(self, update: online.Update) -> None:
         """Let a weight learn what one sample teaches it."""
-        self.share(update.apply, len(update.lines), update.lines.size)
+        lines = update.lines
+        self.crew.share(online.learn, lines.size, lines, update.senders, update.receivers, update.scale)
 
     def postponing(self) -> AbstractContextManager[None]:
         """Allow updates of mini-batches of one to wait for the next prediction; see `Kernels`."""
         return self.postponed.until_the_end(self.apply)
 
-    def shares(self, size: int, work: int) -> bool:
-        """Return whether threads share work of so many multiplications on `size` neurons."""
-        return self.threads > 1 and work >= WORTH_A_THREAD and size >= self.threads
-
-    def share(self, part: Callable[[int, int], Result], size: int, work: int) -> list[Result]:
-        """Run a part for each thread over equal ranges of `size`, or all of it on this thread."""
-        if self._pool is None or not self.shares(size, work):
-            return [part(0, size)]
-        bounds = [_whole(size * thread // self.threads) for thread in range(self.threads)] + [size]
-        others = [self._pool.submit(part, first, last) for first, last in pairwise(bounds[1:])]
-        return [part(0, bounds[1]), *(other.result() for other in others)]
+    def parts(self, out: Array) -> Array:
+        """Return a scratch array for what blocks of neurons send to (m,); shape (`BLOCKS` − 1, m)."""
+        return self.scratch("parts", (online.BLOCKS - 1, len(out)), out.dtype)
 
     def rates(self, activation: ActivationName, activity: Array) -> Array:
         """Return f(ĥ), (n, batch); a scratch array that the next call overwrites."""
@@ -346,8 +304,3 @@ class CpuKernels(AddingSteps):
             outputs, inputs = weight.shape
             self._chosen[key] = self.choices.best(product, batch, inputs, outputs, weight.dtype.name)
         return self._chosen[key]
-
-
-def _whole(rows: int) -> int:
-    """Round down to whole blocks of rows, so that sums do not depend on the number of threads."""
-    return rows - rows % blocked.ROWS if rows >= blocked.ROWS else rows

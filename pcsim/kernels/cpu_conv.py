@@ -89,7 +89,7 @@ class CpuConvolution:
                 seen = self._patches(image, place, until, 0, layer.image[0])
                 provider.predict(seen, weight, bias, z[:, place * batch : until * batch])
 
-        self._kernels.share(part, layer.positions, z.shape[1] * weight.size)
+        self._kernels.crew.split(part, layer.positions, z.shape[1] * weight.size)
         if self._leak is not None:
             conv_loops.fire(into.ravel(), self._leak, self._z.ravel())
         elif layer.pool == "none":
@@ -171,7 +171,7 @@ class CpuConvolution:
             return found
 
         work = layer.positions * self._batch * layer.channels * layer.terms
-        parts = self._kernels.share(part, layer.image[0], work)
+        parts = self._kernels.crew.split(part, layer.image[0], work)
         return np.concatenate([one for found in parts for one in found]), self._sums(error_above)
 
     def _bring_back(
@@ -199,7 +199,7 @@ class CpuConvolution:
                 use(slice(start * pixels, (start + channels) * pixels), image)
 
         work = layer.positions * self._batch * weight.size
-        self._kernels.share(part, layer.image[0], work)
+        self._kernels.crew.split(part, layer.image[0], work)
 
     def _sums(self, error_above: Array) -> Array:
         """Return the sums of δ over positions and samples, (channels,)."""

@@ -6,7 +6,7 @@ Numba compiles them on first use and keeps the result on disk, so that a machine
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numba
 import numpy as np
@@ -74,22 +74,35 @@ def sum_samples(error: Array, out: Array) -> None:
         out[row] = error[row].sum()
 
 
+class AdamConstants(NamedTuple):
+    """What a step of Adam needs besides arrays.
+
+    Attributes:
+        mean: 1 / batch.
+        rate: learning rate.
+        beta1: of the first moment.
+        beta2: of the second moment.
+        correction1: 1 / (1 − β₁ᵗ).
+        correction2: 1 / (1 − β₂ᵗ).
+        epsilon: added to the root of the second moment.
+    """
+
+    mean: float
+    rate: float
+    beta1: float
+    beta2: float
+    correction1: float
+    correction2: float
+    epsilon: float
+
+
 @compiled
 def adam(
-    weight: Array,
-    total: Array,
-    first: Array,
-    second: Array,
-    mean: float,
-    rate: float,
-    beta1: float,
-    beta2: float,
-    correction1: float,
-    correction2: float,
-    epsilon: float,
+    weight: Array, total: Array, first: Array, second: Array, constants: AdamConstants
 ) -> np.floating[Any]:
     """One Adam step on flat arrays, moments and weights in one pass; return Σ|Δ|."""
     number = weight.dtype.type
+    mean, rate, beta1, beta2, correction1, correction2, epsilon = constants
     norm = number(0)
     for i in range(weight.size):
         gradient = number(mean) * total[i]
@@ -249,7 +262,7 @@ def compile_all(dtype: str) -> None:
         softmax(sent, table.copy())
         softmax_energy(table, table.copy(), sent, number)
     update(table, table.copy(), number)
-    adam(row, row.copy(), row.copy(), row.copy(), *(number,) * 7)
+    adam(row, row.copy(), row.copy(), row.copy(), AdamConstants(*(number,) * 7))
     scaled_copy(row, number, row)
     rectify(row, number, row.copy())
     relax(row, row.copy(), row.copy(), *(number,) * 4)

@@ -24,8 +24,11 @@ from pcsim.kernels import Array, Relaxation
 from pcsim.kernels.dense import DenseSynapses
 from pcsim.kernels.layout import LEAKS, roomy_copy
 from pcsim.kernels.loops import Function, absolute_sum, compiled, scaled_copy
+from pcsim.kernels.mail import Mail, address_of, block_function, do_blocks, new_mail
 
 Indices = NDArray[np.int64]
+
+BLOCKS = 4  # of a pass, on any number of threads: sums are in their order; a few exhaust the memory
 
 if TYPE_CHECKING:
     from pcsim.kernels.cpu import CpuKernels
@@ -46,10 +49,6 @@ class Update:
     senders: Array
     receivers: Array
     scale: float
-
-    def apply(self, first: int, last: int) -> None:
-        """Change the lines from first to last."""
-        learn(self.lines[first:last], self.senders[first:last], self.receivers, self.scale)
 
 
 class Postponed:
@@ -101,18 +100,14 @@ class OnlineSynapses(DenseSynapses):
         if not by_lines(weight):
             super().predict(activity, weight, bias, out)
             return
-        rates, lines, into = self.kernels.rates(self.activation, activity)[:, 0], weight.T, out[0]
-        late = self.kernels.postponed.take(weight)
-
-        def part(first: int, last: int) -> None:
-            if late is None:
-                predict(lines, rates, bias, into, first, last)
-            else:
-                learn_and_predict(
-                    lines, late.senders, late.receivers, late.scale, rates, bias, into, first, last
-                )
-
-        self.kernels.share(part, len(into), weight.size)
+        kernels, lines, into = self.kernels, weight.T, out[0]
+        rates, parts = kernels.rates(self.activation, activity)[:, 0], kernels.parts(into)
+        late = kernels.postponed.take(weight)
+        if late is None:
+            kernels.crew.share(predict, weight.size, lines, rates, bias, parts, into)
+        else:
+            update = late.senders, late.receivers, late.scale
+            kernels.crew.share(learn_and_predict, weight.size, lines, *update, rates, bias, parts, into)
 
     def feedback(
         self, activity: Array, error_above: Array, weight: Array, precision_above: float, out: Array
@@ -121,13 +116,8 @@ class OnlineSynapses(DenseSynapses):
         if not by_lines(weight):
             super().feedback(activity, error_above, weight, precision_above, out)
             return
-        lines, error, here, into = weight.T, error_above[0], activity[0], out[0]
-        opens = 0.0 if LEAKS.get(self.activation) == 0 else -np.inf
-
-        def part(first: int, last: int) -> None:
-            feedback(lines, error, here, opens, into, first, last)
-
-        self.kernels.share(part, len(into), weight.size)
+        opens, into = 0.0 if LEAKS.get(self.activation) == 0 else -np.inf, out[0]
+        self.kernels.crew.share(feedback, weight.size, weight.T, error_above[0], activity[0], opens, into)
         if precision_above != 1:
             scaled_copy(into, precision_above, into)
 
@@ -137,8 +127,8 @@ class RectifiedSynapses(OnlineSynapses):
     """The same for what is linear on either side of 0: relaxing and predicting can share a pass."""
 
     def can_relax_and_predict(self, weight: Array) -> bool:
-        """Whether one thread does it: several share a prediction by its targets, feedback by its sources."""
-        return by_lines(weight) and not self.kernels.shares(len(weight), weight.size)
+        """Whether it lies line by line."""
+        return by_lines(weight)
 
     def relax_and_predict(
         self,
@@ -153,8 +143,9 @@ class RectifiedSynapses(OnlineSynapses):
         """Equation (2), then p_{l+1} = W_l f(ĥ_l) + b_l."""
         leak = LEAKS[self.activation]
         opens = 0.0 if leak == 0 else -np.inf
-        rows = (weight.T, activity[0], error[0], error_above[0], bias)
-        relax_and_predict(*rows, constants, leak, opens, out[0])
+        rows = weight.T, activity[0], error[0], error_above[0], bias
+        parts = self.kernels.parts(out[0])
+        self.kernels.crew.share(relax_and_predict, weight.size, *rows, constants, leak, opens, parts, out[0])
 
 
 def by_lines(weight: Array) -> bool:
@@ -176,20 +167,17 @@ def add_line(line: Array, rate: float, into: Array) -> None:
 
 
 @in_order
-def add_four(lines: Array, rates: Array, sending: Indices, into: Array, first: int, last: int) -> None:
+def add_four(lines: Array, rates: Array, sending: Indices, into: Array) -> None:
     """Do what `add_line` does for four neurons: sums are read and written less often, the bits are the same.
 
     Args:
         lines: (n, m).
         rates: of the four.
         sending: which neurons they are.
-        into: the sums from first to last.
-        first: of the targets.
-        last: of the targets, exclusive.
+        into: (m,).
     """
     a, b, c, d = rates[0], rates[1], rates[2], rates[3]
-    one, two = lines[sending[0], first:last], lines[sending[1], first:last]
-    three, four = lines[sending[2], first:last], lines[sending[3], first:last]
+    one, two, three, four = lines[sending[0]], lines[sending[1]], lines[sending[2]], lines[sending[3]]
     for target in range(len(into)):
         total = into[target] + a * one[target]
         total += b * two[target]
@@ -198,12 +186,10 @@ def add_four(lines: Array, rates: Array, sending: Indices, into: Array, first: i
 
 
 @in_order
-def add_rest(
-    lines: Array, rates: Array, sending: Indices, count: int, into: Array, first: int, last: int
-) -> None:
+def add_rest(lines: Array, rates: Array, sending: Indices, count: int, into: Array) -> None:
     """Add the lines of fewer than four neurons."""
     for turn in range(count):
-        add_line(lines[sending[turn], first:last], rates[turn], into)
+        add_line(lines[sending[turn]], rates[turn], into)
 
 
 @compiled
@@ -216,89 +202,121 @@ def receive(line: Array, error: Array) -> np.floating[Any]:
 
 
 @compiled
-def predict(lines: Array, rates: Array, bias: Array, out: Array, first: int, last: int) -> None:
-    """Out = linesᵀ rates + bias, for the targets from first to last; (n, m), (n,), (m,) → (m,)."""
-    into, sending, four, count = out[first:last], np.empty(4, np.int64), np.empty(4, rates.dtype), 0
-    into[:] = bias[first:last]
-    for neuron in range(len(rates)):
+def edges(neurons: int, block: int) -> tuple[int, int]:
+    """Return the first neuron of a block, and the first that is none of it."""
+    return neurons * block // BLOCKS, neurons * (block + 1) // BLOCKS
+
+
+@in_order
+def begin(bias: Array, parts: Array, out: Array, block: int) -> Array:
+    """Return what a block adds its lines to: the first one to the bias, the others to nothing."""
+    into: Array = out if block == 0 else parts[block - 1]
+    if block == 0:
+        into[:] = bias
+    else:
+        into[:] = 0
+    return into
+
+
+@in_order
+def add_parts(parts: Array, out: Array) -> None:
+    """Out += what the blocks after the first have found, (`BLOCKS` − 1, m), in their order."""
+    for part in range(len(parts)):
+        for target in range(len(out)):
+            out[target] += parts[part, target]
+
+
+@compiled
+def predict_block(operands: tuple[Any, ...], block: int) -> None:
+    """Add the lines of a block of neurons, four at a time."""
+    lines, rates, bias, parts, out = operands
+    into, count = begin(bias, parts, out, block), 0
+    sending, four = np.empty(4, np.int64), np.empty(4, rates.dtype)
+    first, last = edges(len(rates), block)
+    for neuron in range(first, last):
         if rates[neuron] != 0:
             sending[count], four[count] = neuron, rates[neuron]
             count += 1
         if count == 4:
-            add_four(lines, four, sending, into, first, last)
+            add_four(lines, four, sending, into)
             count = 0
-    add_rest(lines, four, sending, count, into, first, last)
+    add_rest(lines, four, sending, count, into)
+
+
+@compiled
+def predict(mail: Mail, lines: Array, rates: Array, bias: Array, parts: Array, out: Array) -> bool:
+    """Out = linesᵀ rates + bias; (n, m), (n,), (m,) → (m,)."""
+    operands = lines, rates, bias, parts, out
+    helped = do_blocks(mail, block_function(predict_block, operands), address_of(operands), BLOCKS)
+    add_parts(parts, out)
+    return helped
 
 
 @in_order
+def learn_and_predict_block(operands: tuple[Any, ...], block: int) -> None:
+    """Let the lines of a block of neurons learn, and add them."""
+    lines, senders, receivers, scale, rates, bias, parts, out = operands
+    into = begin(bias, parts, out, block)
+    first, last = edges(len(rates), block)
+    for neuron in range(first, last):
+        change, rate, line = lines.dtype.type(scale) * senders[neuron], rates[neuron], lines[neuron]
+        if change != 0 and rate != 0:
+            for target in range(len(into)):
+                weight = line[target] + change * receivers[target]
+                line[target] = weight
+                into[target] += rate * weight
+        elif change != 0:
+            add_line(receivers, change, line)
+        elif rate != 0:
+            add_line(line, rate, into)
+
+
+@compiled
 def learn_and_predict(
+    mail: Mail,
     lines: Array,
     senders: Array,
     receivers: Array,
     scale: float,
     rates: Array,
     bias: Array,
+    parts: Array,
     out: Array,
-    first: int,
-    last: int,
-) -> None:
-    """`learn`, then `predict`, for the targets from first to last: each line is read and written once."""
-    into, error = out[first:last], receivers[first:last]
-    into[:] = bias[first:last]
-    for neuron in range(len(rates)):
-        change, rate = lines.dtype.type(scale) * senders[neuron], rates[neuron]
-        line = lines[neuron, first:last]
-        if change != 0 and rate != 0:
-            for target in range(len(into)):
-                weight = line[target] + change * error[target]
-                line[target] = weight
-                into[target] += rate * weight
-        elif change != 0:
-            add_line(error, change, line)
-        elif rate != 0:
-            add_line(line, rate, into)
+) -> bool:
+    """`learn`, then `predict`: each line is read and written once."""
+    operands = lines, senders, receivers, scale, rates, bias, parts, out
+    helped = do_blocks(mail, block_function(learn_and_predict_block, operands), address_of(operands), BLOCKS)
+    add_parts(parts, out)
+    return helped
 
 
 @compiled
-def feedback(
-    lines: Array, error: Array, activity: Array, opens: float, out: Array, first: int, last: int
-) -> None:
-    """Out = lines error for neurons above a threshold, else 0, from first to last; (n, m), (m,) → (n,)."""
+def feedback_block(operands: tuple[Any, ...], block: int) -> None:
+    """Give a block of neurons what comes back to them."""
+    lines, error, activity, opens, out = operands
+    first, last = edges(len(out), block)
     for neuron in range(first, last):
         out[neuron] = receive(lines[neuron], error) if activity[neuron] > opens else out.dtype.type(0)
 
 
 @compiled
-def relax_and_predict(
-    lines: Array,
-    activity: Array,
-    error: Array,
-    error_above: Array,
-    bias: Array,
-    constants: Relaxation,
-    leak: float,
-    opens: float,
-    out: Array,
-) -> None:
-    """`feedback`, equation (2), f and `predict`, a few neurons at a time: each line is read once.
+def feedback(mail: Mail, lines: Array, error: Array, activity: Array, opens: float, out: Array) -> bool:
+    """Out = lines error for neurons above a threshold, else 0; (n, m), (m,) → (n,)."""
+    operands = lines, error, activity, opens, out
+    return do_blocks(mail, block_function(feedback_block, operands), address_of(operands), BLOCKS)
 
-    Args:
-        lines: (n, m).
-        activity: ĥ_l, changed; (n,).
-        error: e_l, (n,).
-        error_above: e_{l+1}, (m,).
-        bias: (m,).
-        constants: of equation (2).
-        leak: slope of f below 0.
-        opens: activity above which feedback counts.
-        out: p_{l+1}, (m,).
-    """
+
+@compiled
+def relax_and_predict_block(operands: tuple[Any, ...], block: int) -> None:
+    """Let a block of neurons relax, and add their lines, four at a time."""
+    lines, activity, error, error_above, bias, constants, leak, opens, parts, out = operands
     number = activity.dtype.type
     k, own, above = number(constants.step), number(constants.precision), number(constants.precision_above)
     cost, factor = number(constants.activity_decay), number(leak)
-    sending, four, count = np.empty(4, np.int64), np.empty(4, activity.dtype), 0
-    out[:] = bias
-    for neuron in range(len(activity)):
+    into, count = begin(bias, parts, out, block), 0
+    sending, four = np.empty(4, np.int64), np.empty(4, activity.dtype)
+    first, last = edges(len(activity), block)
+    for neuron in range(first, last):
         value, back = activity[neuron], number(0)
         if value > opens:
             back = above * receive(lines[neuron], error_above)
@@ -310,9 +328,44 @@ def relax_and_predict(
             sending[count], four[count] = neuron, rate
             count += 1
         if count == 4:
-            add_four(lines, four, sending, out, 0, len(out))
+            add_four(lines, four, sending, into)
             count = 0
-    add_rest(lines, four, sending, count, out, 0, len(out))
+    add_rest(lines, four, sending, count, into)
+
+
+@compiled
+def relax_and_predict(
+    mail: Mail,
+    lines: Array,
+    activity: Array,
+    error: Array,
+    error_above: Array,
+    bias: Array,
+    constants: Relaxation,
+    leak: float,
+    opens: float,
+    parts: Array,
+    out: Array,
+) -> bool:
+    """`feedback`, equation (2), f and `predict`, a few neurons at a time: each line is read once.
+
+    Args:
+        mail: of the crew that does it.
+        lines: (n, m).
+        activity: ĥ_l, changed; (n,).
+        error: e_l, (n,).
+        error_above: e_{l+1}, (m,).
+        bias: (m,).
+        constants: of equation (2).
+        leak: slope of f below 0.
+        opens: activity above which feedback counts.
+        parts: for sums of blocks, (`BLOCKS` − 1, m).
+        out: p_{l+1}, (m,).
+    """
+    operands = lines, activity, error, error_above, bias, constants, leak, opens, parts, out
+    helped = do_blocks(mail, block_function(relax_and_predict_block, operands), address_of(operands), BLOCKS)
+    add_parts(parts, out)
+    return helped
 
 
 @compiled
@@ -349,12 +402,21 @@ def weigh(
 
 
 @compiled
-def learn(lines: Array, senders: Array, receivers: Array, scale: float) -> None:
-    """Lines += scale · senders receiversᵀ, where the sender is not 0; (n, m), (n,), (m,)."""
-    for neuron in range(len(senders)):
+def learn_block(operands: tuple[Any, ...], block: int) -> None:
+    """Let the lines of a block of neurons learn."""
+    lines, senders, receivers, scale = operands
+    first, last = edges(len(senders), block)
+    for neuron in range(first, last):
         change = lines.dtype.type(scale) * senders[neuron]
         if change != 0:
             add_line(receivers, change, lines[neuron])
+
+
+@compiled
+def learn(mail: Mail, lines: Array, senders: Array, receivers: Array, scale: float) -> bool:
+    """Lines += scale · senders receiversᵀ, where the sender is not 0; (n, m), (n,), (m,)."""
+    operands = lines, senders, receivers, scale
+    return do_blocks(mail, block_function(learn_block, operands), address_of(operands), BLOCKS)
 
 
 def compile_all(dtype: str) -> None:
@@ -362,14 +424,15 @@ def compile_all(dtype: str) -> None:
 
     What comes in as a message may be read-only, which Numba takes for another type.
     """
-    table, row = np.ones((2, 2), dtype), np.ones(2, dtype)
+    table, row, mail = np.ones((2, 2), dtype), np.ones(2, dtype), new_mail()
+    parts = np.ones((BLOCKS - 1, 2), dtype)
     for writeable in (True, False):
         sent = row.copy()
         sent.flags.writeable = writeable
-        feedback(table, sent, row, 0.0, row.copy(), 0, 2)
+        feedback(mail, table, sent, row, 0.0, row.copy())
         given = table, row.copy(), row, sent, row
-        relax_and_predict(*given, Relaxation(1.0, 1.0, 1.0, 1.0), 1.0, 0.0, row.copy())
+        relax_and_predict(mail, *given, Relaxation(1.0, 1.0, 1.0, 1.0), 1.0, 0.0, parts, row.copy())
         weigh(row, sent, row.copy(), 1.0, 1.0, row.copy(), row.copy())
-    learn(table, row, row.copy(), 1.0)
-    predict(table, row, row, row.copy(), 0, 2)
-    learn_and_predict(table, row, row.copy(), 1.0, row.copy(), row.copy(), row.copy(), 0, 2)
+    learn(mail, table, row, row.copy(), 1.0)
+    predict(mail, table, row, row, parts, row.copy())
+    learn_and_predict(mail, table, row, row.copy(), 1.0, row.copy(), row.copy(), parts, row.copy())

@@ -10,19 +10,18 @@ from __future__ import annotations
 import json
 import os
 import platform
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from pcsim.kernels import Array, blocked, loops
+from pcsim.kernels.crew import ALONE, Crew, one_thread_a_library
 from pcsim.kernels.scratch import Scratch
 
 REPETITIONS = 7
@@ -35,30 +34,49 @@ WORTH_A_TEST = 4_000_000
 class Provider(Protocol):
     """The three products of a connection, into given arrays; all but weights are neuron by sample.
 
-    A caller that wants a part, for one of several threads, gives rows of weight, bias, error and out. The out
-    of `predict` and the error of `feedback` may be some columns of wider arrays.
+    A caller that wants a part gives rows of weight, bias, error and out. The out of `predict` and the error
+    of `feedback` may be some columns of wider arrays. The threads of a crew share each product.
     """
 
     name: str
 
-    def predict(self, rates: Array, weight: Array, bias: Array, out: Array) -> None:
+    def predict(self, rates: Array, weight: Array, bias: Array, out: Array, crew: Crew = ALONE) -> None:
         """Out = weight rates + bias; (n, batch), (m, n), (m,) → (m, batch)."""
         ...
 
-    def feedback(self, error: Array, weight: Array, out: Array, first: int) -> None:
+    def feedback(self, error: Array, weight: Array, out: Array, first: int, crew: Crew = ALONE) -> None:
         """Out = rows of weightᵀ error from `first` on; (m, batch), (m, n) → (as many, batch)."""
         ...
 
-    def arrange(self, rates: Array) -> Array:
-        """Return the rates, (n, batch), as `hebbian` and `update` want them."""
+    def arrange(self, rates: Array, crew: Crew = ALONE) -> Array:
+        """Return the rates, (n, batch), as `update` and `adam` want them."""
         ...
 
-    def hebbian(self, error: Array, arranged: Array, out: Array) -> None:
-        """Out = error ratesᵀ, summed over the batch; (m, batch) → (m, n)."""
-        ...
-
-    def update(self, error: Array, arranged: Array, weight: Array, scale: float) -> Array:
+    def update(self, error: Array, arranged: Array, weight: Array, scale: float, crew: Crew = ALONE) -> Array:
         """Weight += scale · error ratesᵀ; return Σ|error ratesᵀ| of its blocks of rows, float64."""
+        ...
+
+    def adam(
+        self,
+        error: Array,
+        arranged: Array,
+        weight: Array,
+        first: Array,
+        second: Array,
+        constants: loops.AdamConstants,
+        crew: Crew = ALONE,
+    ) -> Array:
+        """Let the weight take a step of Adam with error ratesᵀ; return Σ|Δ| of its blocks of rows.
+
+        Args:
+            error: (m, batch).
+            arranged: rates as `arrange` has returned them.
+            weight: changed, (m, n).
+            first: moment, changed; (m, n).
+            second: moment, changed; (m, n).
+            constants: of this step.
+            crew: whose threads share it.
+        """
         ...
 
 
@@ -73,31 +91,73 @@ class Library:
     def __init__(self, name: str, multiply: Callable[[Array, Array, Array], object]) -> None:
         self.name, self._multiply, self._scratch = name, multiply, Scratch()
 
-    def predict(self, rates: Array, weight: Array, bias: Array, out: Array) -> None:
+    def predict(self, rates: Array, weight: Array, bias: Array, out: Array, crew: Crew = ALONE) -> None:
         """See `Provider`."""
-        self._multiply(weight, rates, out)
-        out += bias[:, np.newaxis]
 
-    def feedback(self, error: Array, weight: Array, out: Array, first: int) -> None:
+        def part(first: int, last: int) -> None:
+            self._multiply(weight[first:last], rates, out[first:last])
+            out[first:last] += bias[first:last, np.newaxis]
+
+        crew.split(part, len(weight), weight.size * rates.shape[1])
+
+    def feedback(self, error: Array, weight: Array, out: Array, first: int, crew: Crew = ALONE) -> None:
         """See `Provider`."""
-        self._multiply(weight[:, first : first + len(out)].T, error, out)
 
-    def arrange(self, rates: Array) -> Array:
+        def part(begin: int, end: int) -> None:
+            self._multiply(weight[:, first + begin : first + end].T, error, out[begin:end])
+
+        crew.split(part, len(out), len(weight) * out.size)
+
+    def arrange(self, rates: Array, crew: Crew = ALONE) -> Array:
         """See `Provider`."""
         return rates
 
-    def hebbian(self, error: Array, arranged: Array, out: Array) -> None:
-        """See `Provider`."""
-        self._multiply(error, arranged.T, out)
-
-    def update(self, error: Array, arranged: Array, weight: Array, scale: float) -> Array:
+    def update(self, error: Array, arranged: Array, weight: Array, scale: float, crew: Crew = ALONE) -> Array:
         """See `Provider`; by blocks that are used while they are in cache."""
-        norms = []
-        for rows in row_blocks(weight):
-            total = self._scratch("block", weight[rows].shape, weight.dtype)
-            self.hebbian(error[rows], arranged, total)
-            norms.append(float(loops.update(weight[rows], total, scale)))
-        return np.array(norms)
+        return self._by_blocks(
+            error, arranged, weight, lambda rows, total: loops.update(weight[rows], total, scale), crew
+        )
+
+    def adam(
+        self,
+        error: Array,
+        arranged: Array,
+        weight: Array,
+        first: Array,
+        second: Array,
+        constants: loops.AdamConstants,
+        crew: Crew = ALONE,
+    ) -> Array:
+        """See `Provider`."""
+
+        def step(rows: slice, total: Array) -> np.floating[Any]:
+            return loops.adam(
+                weight[rows].ravel(), total.ravel(), first[rows].ravel(), second[rows].ravel(), constants
+            )
+
+        return self._by_blocks(error, arranged, weight, step, crew)
+
+    def _by_blocks(
+        self,
+        error: Array,
+        rates: Array,
+        weight: Array,
+        use: Callable[[slice, Array], np.floating[Any]],
+        crew: Crew,
+    ) -> Array:
+        """Form error ratesᵀ some rows at a time; return what `use` has made of each."""
+
+        def part(begin: int, end: int) -> list[float]:
+            found = []
+            for block in row_blocks(weight[begin:end]):
+                rows = slice(begin + block.start, begin + block.stop)
+                total = self._scratch("block", weight[rows].shape, weight.dtype)
+                self._multiply(error[rows], rates.T, total)
+                found.append(float(use(rows, total)))
+            return found
+
+        parts = crew.split(part, len(weight), weight.size * rates.shape[1])
+        return np.array([one for found in parts for one in found])
 
 
 class OwnProducts:
@@ -108,30 +168,43 @@ class OwnProducts:
     def __init__(self) -> None:
         self._scratch = Scratch()
 
-    def predict(self, rates: Array, weight: Array, bias: Array, out: Array) -> None:
+    def predict(self, rates: Array, weight: Array, bias: Array, out: Array, crew: Crew = ALONE) -> None:
         """See `Provider`."""
-        blocked.predict(weight, rates, bias, out)
+        work, blocks = weight.size * rates.shape[1], crew.blocks(len(weight))
+        crew.share(blocked.predict, work, weight, rates, bias, out, blocks)
 
-    def feedback(self, error: Array, weight: Array, out: Array, first: int) -> None:
+    def feedback(self, error: Array, weight: Array, out: Array, first: int, crew: Crew = ALONE) -> None:
         """See `Provider`."""
-        blocked.feedback(weight, error, out, first)
+        work, blocks = len(weight) * out.size, crew.blocks(len(out))
+        crew.share(blocked.feedback, work, weight, error, out, first, blocks)
 
-    def arrange(self, rates: Array) -> Array:
+    def arrange(self, rates: Array, crew: Crew = ALONE) -> Array:
         """See `Provider`."""
         inputs, batch = rates.shape
         panels = self._scratch("panels", blocked.panel_shape(inputs, batch, rates.itemsize), rates.dtype)
-        blocked.by_panels(rates, panels)
+        crew.share(blocked.by_panels, rates.size, rates, panels, crew.blocks(inputs))
         return panels
 
-    def hebbian(self, error: Array, arranged: Array, out: Array) -> None:
-        """See `Provider`."""
-        out[:] = 0
-        self.update(error, arranged, out, 1.0)
-
-    def update(self, error: Array, arranged: Array, weight: Array, scale: float) -> Array:
+    def update(self, error: Array, arranged: Array, weight: Array, scale: float, crew: Crew = ALONE) -> Array:
         """See `Provider`; no element of the product ever reaches memory."""
-        norms = np.empty(-(-len(weight) // blocked.ROWS))
-        blocked.outer(error, arranged, scale, weight, norms)
+        work, norms = weight.size * error.shape[1], blocked.room_for_norms(weight)
+        crew.share(blocked.outer, work, error, arranged, scale, weight, norms, crew.blocks(len(weight)))
+        return norms
+
+    def adam(
+        self,
+        error: Array,
+        arranged: Array,
+        weight: Array,
+        first: Array,
+        second: Array,
+        constants: loops.AdamConstants,
+        crew: Crew = ALONE,
+    ) -> Array:
+        """See `Provider`."""
+        work, norms = weight.size * error.shape[1], blocked.room_for_norms(weight)
+        operands = error, arranged, weight, first, second, constants, norms
+        crew.share(blocked.adam, work, *operands, crew.blocks(len(weight)))
         return norms
 
 
@@ -187,15 +260,6 @@ class Measured:
     def key(self) -> Key:
         """What was measured."""
         return self.product, self.batch, self.inputs, self.outputs, self.dtype
-
-
-def one_thread_a_library() -> None:
-    """Keep the libraries from starting threads of their own; OpenMP wants to be told in every thread."""
-    threadpool_limits(1)
-    if "torch" in sys.modules:
-        import torch
-
-        torch.set_num_threads(1)
 
 
 class Choices:

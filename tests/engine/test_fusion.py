@@ -93,13 +93,11 @@ def test_old_prediction_that_is_still_needed():
     assert relaxed == {2}  # nobody compares with layer 2's own prediction but the output, later
 
 
-def test_only_where_the_layer_can(monkeypatch):
-    """Mini-batches, curved activations, other kernels and what threads share go step by step."""
-    monkeypatch.setattr("pcsim.kernels.cpu.WORTH_A_THREAD", 0)
+def test_only_where_the_layer_can():
+    """Mini-batches, curved activations and other kernels go step by step."""
     for activation, batch, kernels in (
         ("relu", 2, CpuKernels()),
         ("tanh", 1, CpuKernels()),
-        ("relu", 1, CpuKernels(2)),
         ("relu", 1, reference),
     ):
         program = program_of("sequential", activation)

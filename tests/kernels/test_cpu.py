@@ -24,7 +24,8 @@ TOLERANCE = {"float64": 1e-12, "float32": 2e-5}
 @pytest.fixture(params=[1, 2], ids=["one thread", "two threads"])
 def cpu(request, tmp_path, monkeypatch):
     """Kernels that share every product, however small, over their threads and test every provider."""
-    monkeypatch.setattr("pcsim.kernels.cpu.WORTH_A_THREAD", 0)
+    monkeypatch.setattr("pcsim.kernels.crew.WORTH_A_THREAD", 0)
+    monkeypatch.setattr("pcsim.kernels.crew.WORTH_SHARING", 0)
     return CpuKernels(request.param, Choices(tmp_path / "products.json"))
 
 
@@ -134,11 +135,11 @@ def test_providers(name, shape, dtype, tmp_path):
     rng = np.random.default_rng(3)
     rates, error = draw(rng, dtype, (inputs, batch), (outputs, batch))
     weight, bias = draw(rng, dtype, (outputs, inputs), (outputs,))
-    prediction, down, gradient = np.empty_like(error), np.empty_like(rates), np.empty_like(weight)
+    prediction, down, gradient = np.empty_like(error), np.empty_like(rates), np.zeros_like(weight)
     changed, norm, arranged = weight.copy(), 0.0, one.arrange(rates)
     for rows in (slice(0, outputs // 2), slice(outputs // 2, outputs)):
         one.predict(rates, weight[rows], bias[rows], prediction[rows])
-        one.hebbian(error[rows], arranged, gradient[rows])
+        one.update(error[rows], arranged, gradient[rows], 1.0)
         norm += one.update(error[rows], arranged, changed[rows], 0.25).sum()
     for first, last in ((0, inputs // 3), (inputs // 3, inputs)):
         one.feedback(error, weight, down[first:last], first)
@@ -189,7 +190,8 @@ def test_own_products_at_every_edge(batch, inputs, outputs, first, wide):
 @pytest.mark.parametrize("batch", [1, 64])
 def test_threads_change_no_bit(batch, dtype, tmp_path, monkeypatch):
     """The number of threads may depend on the machine's load, so results must not depend on it."""
-    monkeypatch.setattr("pcsim.kernels.cpu.WORTH_A_THREAD", 0)
+    monkeypatch.setattr("pcsim.kernels.crew.WORTH_A_THREAD", 0)
+    monkeypatch.setattr("pcsim.kernels.crew.WORTH_SHARING", 0)
     monkeypatch.setattr("pcsim.kernels.products.WORTH_A_TEST", 0)
     monkeypatch.setattr("pcsim.kernels.products.MAKERS", {"pcsim": OwnProducts})
     results = []

@@ -25,7 +25,8 @@ def event_engine(program, layers):
 @pytest.fixture(params=[1, 2], ids=["one thread", "two threads"])
 def cpu(request, monkeypatch):
     """Kernels that share every product, however small, over their threads."""
-    monkeypatch.setattr("pcsim.kernels.cpu.WORTH_A_THREAD", 0)
+    monkeypatch.setattr("pcsim.kernels.crew.WORTH_A_THREAD", 0)
+    monkeypatch.setattr("pcsim.kernels.crew.WORTH_SHARING", 0)
     return CpuKernels(request.param)
 
 
@@ -84,7 +85,8 @@ def test_silent_neurons_are_left_alone(cpu):
 
 def test_same_bits_on_two_threads(monkeypatch):
     """The number of threads, which a self-test chooses, must not decide results."""
-    monkeypatch.setattr("pcsim.kernels.cpu.WORTH_A_THREAD", 0)
+    monkeypatch.setattr("pcsim.kernels.crew.WORTH_A_THREAD", 0)
+    monkeypatch.setattr("pcsim.kernels.crew.WORTH_SHARING", 0)
     found = []
     for threads in (1, 2):
         network = pcsim.Network.dense([300, 200, 100, 10])

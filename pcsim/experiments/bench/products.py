@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -45,7 +46,7 @@ class Products:
         rng = np.random.default_rng(0)
         sizes, batch = workload.sizes, workload.batch
         draw = {n: rng.random((batch, n), np.float32) - np.float32(0.5) for n in {*sizes}}
-        provide = PROVIDE[contender.backend]
+        provide, threads = PROVIDE[contender.backend], workload.threads
         calls: dict[str, Call] = {}
         for layer, (below, above) in enumerate(pairwise(sizes)):
             weight = rng.random((above, below), np.float32) - np.float32(0.5)
@@ -54,7 +55,7 @@ class Products:
                 ("relax", (draw[above], weight)),
                 ("learn", (draw[above].T, draw[below])),
             ):
-                calls[f"{kind}:{layer}"] = _checked(provide(kind, *operands), *operands)
+                calls[f"{kind}:{layer}"] = _checked(provide(kind, *operands, threads), *operands)
         self._calls = {name: calls[name] for name in product_names(sizes)}
         self._seconds = dict.fromkeys(self._calls, 0.0)
         self._steps = 0
@@ -88,14 +89,14 @@ def _checked(call: Call, left: Matrix, right: Matrix) -> Call:
     return call
 
 
-def _numpy(kind: str, left: Matrix, right: Matrix) -> Call:
+def _numpy(kind: str, left: Matrix, right: Matrix, threads: int) -> Call:
     out = np.empty((left.shape[0], right.shape[1]), np.float32)
     if left.shape[1] == 1:  # an outer product: matmul takes many times longer than broadcasting
         return lambda: np.multiply(left, right, out=out)
     return lambda: np.matmul(left, right, out=out)
 
 
-def _torch(kind: str, left: Matrix, right: Matrix) -> Call:
+def _torch(kind: str, left: Matrix, right: Matrix, threads: int) -> Call:
     torch = importlib.import_module("torch")
     torch.set_grad_enabled(False)
     one, other = torch.from_numpy(left), torch.from_numpy(right)
@@ -103,7 +104,7 @@ def _torch(kind: str, left: Matrix, right: Matrix) -> Call:
     return lambda: torch.mm(one, other, out=out)
 
 
-def _onednn(kind: str, left: Matrix, right: Matrix) -> Call:
+def _onednn(kind: str, left: Matrix, right: Matrix, threads: int) -> Call:
     """Multiply by oneDNN (x @ weightᵀ): a private operator of torch without a buffer to write to."""
     torch = importlib.import_module("torch")
     torch.set_grad_enabled(False)
@@ -112,27 +113,24 @@ def _onednn(kind: str, left: Matrix, right: Matrix) -> Call:
     return lambda: operator(one, other, None, "none", [], "")
 
 
-def _own(kind: str, left: Matrix, right: Matrix) -> Call:
+def _own(kind: str, left: Matrix, right: Matrix, threads: int) -> Call:
     """Multiply as pcsim does, arrays of the mini-batch neuron by sample; learning adds to what is there."""
-    blocked = importlib.import_module("pcsim.kernels.blocked")
-    out = np.zeros((right.shape[1], left.shape[0]), np.float32)
+    (own, crew), out = _own_products(threads), np.zeros((right.shape[1], left.shape[0]), np.float32)
     if kind == "predict":
         weight, rates, bias = right.T, np.ascontiguousarray(left.T), np.zeros(right.shape[1], np.float32)
-        return lambda: _then(blocked.predict(weight, rates, bias, out), out.T)
+        return lambda: _then(own.predict(rates, weight, bias, out, crew), out.T)
+    error = np.ascontiguousarray(left.T if kind == "relax" else left)
     if kind == "relax":
-        error = np.ascontiguousarray(left.T)
-        return lambda: _then(blocked.feedback(right, error, out, 0), out.T)
-    error, rates = np.ascontiguousarray(left), np.ascontiguousarray(right.T)
-    panels = np.empty(blocked.panel_shape(*rates.shape, rates.itemsize), np.float32)
-    norms = np.empty(len(error) // blocked.ROWS + 1)
+        return lambda: _then(own.feedback(error, right, out, 0, crew), out.T)
+    rates, change = np.ascontiguousarray(right.T), np.zeros((left.shape[0], right.shape[1]), np.float32)
+    return lambda: _then(own.update(error, own.arrange(rates, crew), change, 1.0, crew), change)
 
-    def learn() -> Matrix:
-        blocked.by_panels(rates, panels)
-        blocked.outer(error, panels, 1.0, change, norms)
-        return change
 
-    change = np.zeros((left.shape[0], right.shape[1]), np.float32)
-    return learn
+@cache
+def _own_products(threads: int) -> tuple[Any, Any]:
+    """Return pcsim's products and a crew; others do not import them, which takes memory and time."""
+    kernels = importlib.import_module("pcsim.kernels.products")
+    return kernels.OwnProducts(), kernels.Crew(threads)
 
 
 def _then(done: object, out: Matrix) -> Matrix:
@@ -140,7 +138,7 @@ def _then(done: object, out: Matrix) -> Matrix:
     return out
 
 
-PROVIDE: dict[str, Callable[[str, Matrix, Matrix], Call]] = {
+PROVIDE: dict[str, Callable[[str, Matrix, Matrix, int], Call]] = {
     "pcsim": _own,
     "numpy": _numpy,
     "torch": _torch,

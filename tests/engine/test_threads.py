@@ -1,0 +1,35 @@
+"""The self-test that chooses how many threads share products."""
+
+import pytest
+
+from pcsim.engine import threads
+from pcsim.network.network import Network
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "best"),
+    [({1: 10.0, 2: 6.0}, 2), ({1: 10.0, 2: 9.0}, 1), ({1: 10.0}, 1), ({1: 9.0, 2: 6.0, 3: 5.0, 4: 7.0}, 3)],
+    ids=["two pay", "two hardly pay", "a library multiplies", "four are too many"],
+)
+def test_choice(milliseconds, best, monkeypatch):
+    """The fastest number is taken if it is worth the processors that others could use."""
+    monkeypatch.setattr(threads, "time_threads", lambda *_: milliseconds)
+    said = []
+    assert threads.choose_threads(Network.dense([1024, 1024, 2]), 1, said.append) == best
+    assert bool(said) == (len(milliseconds) > 1)
+
+
+def test_small_networks_are_not_tested(monkeypatch):
+    """Where there is little to share, a run begins at once."""
+    monkeypatch.delattr(threads, "time_threads")
+    assert threads.choose_threads(Network.dense([64, 128, 10]), 64) == 1
+
+
+@pytest.mark.parametrize("batch", [1, 64])
+def test_every_number_of_threads_is_timed(batch, monkeypatch):
+    """Threads that must wake up first are given the time to: that is not what they cost later."""
+    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    monkeypatch.setattr("pcsim.kernels.products.WORTH_A_TEST", 10**9)  # nobody but our own
+    found = threads.time_threads(Network.dense([1024, 1024]), batch)
+    assert found.keys() == {1, 2}
+    assert all(0 < time < 1000 for time in found.values())

@@ -1,0 +1,158 @@
+"""Threads that share a pass: each block is done once, whoever comes, and nobody waits for who does not."""
+
+import os
+import threading
+import time
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pcsim.kernels import mail
+from pcsim.kernels.crew import ALONE, Crew
+from pcsim.kernels.mail import address_of, block_function, do_blocks
+
+
+@numba.njit(nogil=True)
+def count_block(operands, block):
+    """Count that a block was done, after some work."""
+    done, work, rounds = operands
+    for _ in range(rounds):
+        work[block] += 1.0
+    done[block] += 1
+
+
+@numba.njit(nogil=True)
+def count(post, done, work, rounds, blocks):
+    """Count how often each block is done."""
+    operands = done, work, rounds
+    return do_blocks(post, block_function(count_block, operands), address_of(operands), blocks)
+
+
+def passes(crew, number, blocks=4, rounds=100):
+    """Do some passes; return how often each block was done."""
+    done, work = np.zeros(blocks, np.int64), np.zeros(blocks)
+    for _ in range(number):
+        crew.share(count, 10**9, done, work, rounds, blocks)
+    return done
+
+
+def helped(crew):
+    """Return whether helpers have done blocks of the last pass."""
+    return crew._mail[mail.DONE] > 0
+
+
+def work_until(crew, condition, seconds=20.0):
+    """Do passes until a condition holds; return whether it ever did."""
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        passes(crew, 100, rounds=20_000)
+    return condition()
+
+
+@given(threads=st.integers(1, 4), blocks=st.integers(1, mail.MOST_BLOCKS), rounds=st.integers(0, 2000))
+@settings(max_examples=30, deadline=None)
+def test_every_block_once(threads, blocks, rounds):
+    """However many threads take blocks from each other, none is left out and none is done twice."""
+    assert (passes(Crew(threads), 300, blocks, rounds) == 300).all()
+
+
+def test_helpers_help():
+    """The tests here would pass if one thread did everything."""
+    crew = Crew(2)
+    assert work_until(crew, lambda: helped(crew))
+
+
+def test_helpers_fall_asleep():
+    """Who has no passes for a moment has its processors to itself; the next pass wakes the helpers again."""
+    crew = Crew(3)
+    for _ in range(3):
+        assert work_until(crew, lambda: helped(crew))
+        end = time.monotonic() + 20
+        while crew._mail[mail.AWAKE] and time.monotonic() < end:
+            time.sleep(0.01)
+        assert crew._mail[mail.AWAKE] == 0
+        crew._mail[mail.DONE] = 0
+
+
+def test_nobody_waits_for_a_helper():
+    """A helper that never comes, as its processor has other things to do, holds up nothing."""
+    crew, free = Crew(2), threading.Event()
+    busy = crew._pool.submit(free.wait)
+    assert (passes(crew, 1000) == 1000).all()
+    assert crew._mail[mail.AWAKE] == 1  # it was called
+    assert not helped(crew)
+    free.set()
+    busy.result()
+
+
+def test_small_passes_are_done_alone():
+    """To hand over a pass of a microsecond takes as long as to do it."""
+    crew, done, work = Crew(2), np.zeros(2, np.int64), np.zeros(2)
+    for _ in range(100):
+        crew.share(count, 1000, done, work, 1, 2)
+    assert (done == 100).all()
+    assert crew._mail[mail.AWAKE] == 0
+
+
+def test_crews_do_not_meddle():
+    """Kernels that train at once in several threads have passes of their own."""
+    found = {}
+    crews = [Crew(2), Crew(2), ALONE, ALONE]
+    workers = [
+        threading.Thread(target=lambda at=at, crew=crew: found.update({at: passes(crew, 2000)}))
+        for at, crew in enumerate(crews)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert all((done == 2000).all() for done in found.values())
+    assert len(found) == 4
+
+
+def test_parts_in_python():
+    """Library calls are handed to the same threads, even while they look for passes; an error comes back."""
+    crew, work = Crew(3), 10**9
+    assert work_until(crew, lambda: helped(crew))
+    start = time.monotonic()
+    assert crew.split(lambda first, last: (first, last), 200, work) == [(0, 64), (64, 128), (128, 200)]
+    assert crew.split(lambda first, last: (first, last), 2, work) == [(0, 2)]  # fewer than threads
+    assert crew.split(lambda first, last: (first, last), 200, 10) == [(0, 200)]  # not worth it
+    with pytest.raises(ZeroDivisionError):
+        crew.split(lambda first, last: 1 // (200 - last), 200, work)
+    assert time.monotonic() - start < 10
+    assert work_until(crew, lambda: helped(crew))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that forks processes")
+def test_after_a_fork():
+    """A child process has no helpers, and does its passes alone."""
+    crew = Crew(2)
+    assert work_until(crew, lambda: helped(crew))
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if (passes(crew, 100) == 100).all() else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs a system that binds processes")
+def test_one_processor_for_all():
+    """Where all threads have one processor, whoever waits gives way: three take no longer than one."""
+    before = os.sched_getaffinity(0)
+    seconds = {1: [], 3: []}
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        crews = {threads: Crew(threads) for threads in seconds}
+        for crew in crews.values():
+            passes(crew, 500)
+        for _ in range(8):
+            for threads, crew in crews.items():
+                start = time.perf_counter()
+                passes(crew, 200, rounds=20_000)
+                seconds[threads].append(time.perf_counter() - start)
+    finally:
+        os.sched_setaffinity(0, before)
+    assert min(seconds[3]) < 1.4 * min(seconds[1])  # without giving way it takes twice as long
