@@ -122,8 +122,8 @@ class States:
     def begin_step(self, step):
         self.step = step
 
-    def watches(self, operation):
-        return True
+    def onlooker(self, operation):
+        return self.observe
 
     def observe(self, operation, unit):
         for place in operation.writes:

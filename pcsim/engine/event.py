@@ -171,7 +171,7 @@ class EventEngine:
         self._plan, self._units, self._hardware, self._batch = plan, units, hardware, batch
         self._itemsize = plan.network.dtype.itemsize
         self._observers = tuple(observers)
-        self._watching, self._watching_others = _watching(plan, self._observers)
+        self._watching = _watching(plan, self._observers)
         self._cores = tuple(cores) if cores is not None else tuple(range(len(plan.network.sizes)))
         self._turns = _turns(self._cores, len(plan.network.sizes))
         listed = plan.operations if isinstance(plan, Program) else plan.operations.learning_phase()
@@ -258,7 +258,7 @@ class EventEngine:
         if self._units is not None and self._always_the_same:
             once = {name: count - before[name] for name, count in asdict(self.totals).items()}
             once["simulated_time"] = now
-            lines = lines_of(self._acted, self._agendas, self._units, self._watching, self._fused)
+            lines = lines_of(self._acted, self._agendas, self._units, self._watching or {}, self._fused)
             self._script = Script(lines, self._timeline, once)
 
     @property
@@ -332,7 +332,10 @@ class EventEngine:
         payload = self._fused.get(id(operation), operation.action)(unit)
         if self._channels.states and operation.moves_activity:
             roundoff = self._channels.keep_measured(unit)
-        for observe in self._watching.get(id(operation), self._watching_others):
+        watching = self._watching
+        for observe in (
+            onlookers(operation, self._observers) if watching is None else watching.get(id(operation), ())
+        ):
             observe(operation, unit)
         if operation.sends is None:
             return None, roundoff
@@ -395,14 +398,12 @@ class EventEngine:
         self.totals.count(event)
 
 
-def _watching(
-    plan: Program | Reaction, observers: Sequence[Observer]
-) -> tuple[Mapping[int, Watching], Watching]:
-    """Return who looks on at operations, by their identities, and who at all others (see `Observer`)."""
+def _watching(plan: Program | Reaction, observers: Sequence[Observer]) -> Mapping[int, Watching] | None:
+    """Return who looks on at operations, by their identities; None if they are not known beforehand."""
     if isinstance(plan, Reaction):
-        return {}, tuple(observer.observe for observer in observers)
+        return None
     seen = (plan.operations[index] for index in plan.last_writes)
-    return {id(operation): onlookers(operation, observers) for operation in seen}, ()
+    return {id(operation): onlookers(operation, observers) for operation in seen}
 
 
 def _turns(cores: Sequence[int], layers: int) -> tuple[tuple[int, ...], ...]:

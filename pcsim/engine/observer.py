@@ -14,6 +14,7 @@ from pcsim.network.layer import Layer
 from pcsim.schedule.operation import Operation
 
 Statistic = npt.NDArray[np.float64]
+Onlooker = Callable[[Operation, Layer], None]
 
 
 class Observer(Protocol):
@@ -27,12 +28,11 @@ class Observer(Protocol):
         """Learn that a mini-batch begins."""
         ...
 
-    def watches(self, operation: Operation) -> bool:
-        """Say whether it wants to be told when this operation is done; engines ask when they are made."""
-        ...
+    def onlooker(self, operation: Operation) -> Onlooker | None:
+        """Return what to call when this operation is done; engines ask when they are made.
 
-    def observe(self, operation: Operation, unit: Layer) -> None:
-        """Look at the layer that has just acted; its arrays will change: copy what is to be kept."""
+        It gets the operation and the layer that has acted, whose arrays will change: copy what is to be kept.
+        """
         ...
 
     def end_step(self) -> None:
@@ -40,12 +40,13 @@ class Observer(Protocol):
         ...
 
 
-Watching = tuple[Callable[[Operation, Layer], None], ...]
+Watching = tuple[Onlooker, ...]
 
 
 def onlookers(operation: Operation, observers: Sequence[Observer]) -> Watching:
     """Return what to call when an operation is done."""
-    return tuple(observer.observe for observer in observers if observer.watches(operation))
+    found = (observer.onlooker(operation) for observer in observers)
+    return tuple(one for one in found if one is not None)
 
 
 class Statistics:
@@ -87,25 +88,42 @@ class Statistics:
             return sum(self._free_energy[-self._top :])
         return float(self.free_energy[-1].sum())
 
+    def rows(self) -> tuple[Sequence[float], Sequence[float]]:
+        """Return `free_energy` and `squared_error` row by row, valid until the next mini-batch."""
+        if self._known == self._everything:
+            return self._free_energy, self._squared_error
+        return self.free_energy.ravel().tolist(), self.squared_error.ravel().tolist()
+
     def begin_step(self, step: int) -> None:
         """Forget the mini-batch before."""
         self._step = step
         self._known[:] = self._nothing
         self._arrays = None
 
-    def watches(self, operation: Operation) -> bool:
+    def onlooker(self, operation: Operation) -> Onlooker | None:
         """Look at errors when they are formed, and at the input, which forms none, to know its layer."""
-        return operation.forms_error or operation.layer == 0
-
-    def observe(self, operation: Operation, unit: Layer) -> None:
-        """Note the energy of a layer that has formed its error."""
-        self._units[operation.layer] = unit
         if not operation.forms_error:
-            return
+            return self._meet if operation.layer == 0 else None
         # What a user's own operation has made of the error `compare` has not seen.
-        found = unit.compared if operation.action is Layer.compare else None
-        squared_error = unit.squared_error() if found is None else found
-        self.note(operation.iteration, operation.layer, squared_error, unit.free_energy(squared_error))
+        seen = operation.action is Layer.compare
+        layer, cell = operation.layer, operation.iteration * self._top + operation.layer - 1
+        squared_errors, free_energies, known, units = (
+            self._squared_error,
+            self._free_energy,
+            self._known,
+            self._units,
+        )
+
+        def look(operation: Operation, unit: Layer) -> None:
+            found = unit.compared if seen else None
+            squared_error = unit.squared_error() if found is None else found
+            squared_errors[cell], free_energies[cell] = squared_error, unit.free_energy(squared_error)
+            known[cell], units[layer] = 1, unit
+
+        return look
+
+    def _meet(self, operation: Operation, unit: Layer) -> None:
+        self._units[operation.layer] = unit
 
     def note(self, iteration: int, layer: int, squared_error: float, free_energy: float) -> None:
         """Note the energy of a layer."""

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pcsim.architecture import Architecture, ConvLayer, DenseLayer
 from pcsim.engine.event import EventEngine
 from pcsim.engine.fast import FastEngine
-from pcsim.engine.observer import Statistics
+from pcsim.engine.observer import Onlooker, Statistics
 from pcsim.errors import DataError
 from pcsim.experiments.run import EngineName
 from pcsim.hardware.clock import unit
@@ -66,8 +66,8 @@ class _States:
     def begin_step(self, step: int) -> None:
         self.kept = {}
 
-    def watches(self, operation: Operation) -> bool:
-        return True
+    def onlooker(self, operation: Operation) -> Onlooker:
+        return self.observe
 
     def observe(self, operation: Operation, unit: Layer) -> None:
         for place in operation.writes:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from pcsim.network.layer import Layer, MessageKind
 from pcsim.network.network import Network
@@ -27,12 +26,11 @@ EVENT_FATES = (NO_FATE, *Fate)
 
 
 class Energies(Protocol):
-    """Energy of every layer after every iteration, (T + 1, L) each; see `pcsim.engine.observer`."""
+    """Energy of every layer after every iteration; see `pcsim.engine.observer.Statistics`."""
 
-    @property
-    def squared_error(self) -> npt.NDArray[np.float64]: ...  # noqa: D102
-    @property
-    def free_energy(self) -> npt.NDArray[np.float64]: ...  # noqa: D102
+    def rows(self) -> tuple[Sequence[float], Sequence[float]]:
+        """Return free energies and ½‖e_l‖² row by row, (T + 1) · L numbers each."""
+        ...
 
 
 class TimelineEvent(Protocol):
@@ -130,9 +128,9 @@ class Recorder:
             plan = tap(plan, hear)
         return plan
 
-    def watches(self, operation: Operation) -> bool:
+    def onlooker(self, operation: Operation) -> Callable[[Operation, Layer], None] | None:
         """Look on for the probes, if there are any."""
-        return bool(self._probes)
+        return self.observe if self._probes else None
 
     def observe(self, operation: Operation, unit: Layer) -> None:
         """Hand what has happened to the probes."""
@@ -148,12 +146,9 @@ class Recorder:
 
     def record_summary(self) -> None:
         """Write a summary row whatever the step: after a failure, the last thing there is to know."""
-        self._summary.append(
-            step=self._step,
-            free_energy=self._energies.free_energy,
-            squared_error=self._energies.squared_error,
-            update_magnitude=np.array([unit.update_magnitude for unit in self._units[:-1]]),
-        )
+        free_energy, squared_error = self._energies.rows()
+        magnitudes = [unit.update_magnitude for unit in self._units[:-1]]
+        self._summary.gather(self._step, *free_energy, *squared_error, *magnitudes)
 
     def record_timeline(self, timeline: Sequence[TimelineEvent]) -> None:
         """Write all events of this training step, if it is one of those that are kept."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -27,6 +28,7 @@ from pcsim.tracing.schema import (
 )
 
 BUFFER_BYTES = 2**20
+GATHERED_ROWS = 64  # that are made into arrays together
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,6 @@ class Table:
 
     Attributes:
         name: its name in the file.
-        rows: appended so far, those of the run before included.
     """
 
     def __init__(
@@ -100,7 +101,6 @@ class Table:
         rows: int = 0,
     ) -> None:
         self.name = name
-        self.rows = rows
         # The writer hangs itself in here: is the file good, take these rows, is a flush due.
         self.before_writing: Callable[[], None] = lambda: None
         self.hand_over: Callable[[Batch], None] = lambda batch: None
@@ -109,25 +109,26 @@ class Table:
         self._row_bytes = sum(
             np.dtype(column.dtype).itemsize * prod(shapes[name]) for name, column in columns.items()
         )
-        plain = {"int64": int, "float64": float}
-        self._plain = {
-            name: plain.get(column.dtype) for name, column in columns.items() if shapes[name] == ()
-        }
-        self._rows_handed_over = rows
+        self._arranged_rows, self._rows_handed_over = rows, rows
         self._bytes_taken = 0
         self._buffers: dict[str, list[NDArray[Any]]] = {name: [] for name in self._columns}
-        # Single rows are written side by side into arrays that hold the buffer's worth of them.
-        self._page: dict[str, NDArray[Any]] = {}
-        self._page_begins = rows
+        # Rows that were gathered lie side by side, as C would have them.
+        self._layout = np.dtype([(name, one.dtype, shapes[name]) for name, one in columns.items()])
+        codes = (f"{prod(shapes[name])}{np.dtype(one.dtype).char}" for name, one in columns.items())
+        self._line = struct.Struct("=" + "".join(codes).replace("l", "q").replace("L", "Q"))
+        assert self._line.size == self._layout.itemsize
+        self._room = min(max(BUFFER_BYTES // (8 * self._row_bytes), 1), GATHERED_ROWS)
+        self._gathered, self._gathered_rows = bytearray(self._room * self._line.size), 0
+
+    @property
+    def rows(self) -> int:
+        """How many were appended so far, those of the run before included."""
+        return self._arranged_rows + self._gathered_rows
 
     @property
     def buffered_bytes(self) -> int:
         """Bytes held in memory that are not yet handed on: below 1 MiB after each append."""
-        return self._bytes_taken + self._rows_on_page * self._row_bytes
-
-    @property
-    def _rows_on_page(self) -> int:
-        return self.rows - self._page_begins if self._page else 0
+        return self._bytes_taken + self._gathered_rows * self._row_bytes
 
     def append(self, **row: ArrayLike) -> None:
         """Append one row; arrays are copied.
@@ -138,15 +139,29 @@ class Table:
         Raises:
             TraceError: a column is missing or unknown, a shape or type does not fit, or the disk is full.
         """
-        self._check_names(row)
-        page, place = self._page or self._new_page(), self._rows_on_page
-        for name, value in row.items():
-            column = page[name]
-            if not self._fits(name, value, column):
-                value = self._converted(name, np.asarray(value)[np.newaxis], copy=False)[0]
-            column[place] = value
-        self.rows += 1  # Ctrl-C can come at any line: a row counts once all of its columns are there
-        self._after_rows()
+        self._add({name: np.asarray(value)[np.newaxis] for name, value in row.items()}, copy=True)
+
+    def gather(self, *numbers: float) -> None:
+        """Append one row, number by number, which is made into arrays later, but before any flush.
+
+        This is for those who append when caches are full of weights: every function that is called then, and
+        every object that is made, costs several times what it costs in a loop.
+
+        Args:
+            numbers: of all columns in their order, of each in the order of memory.
+
+        Raises:
+            TraceError: another number of them, an integer was expected, or the disk is full.
+        """
+        try:
+            self._line.pack_into(self._gathered, self._gathered_rows * self._line.size, *numbers)
+        except (struct.error, OverflowError) as error:
+            raise TraceError(f"table '{self.name}': cannot take a row of {len(numbers)}: {error}") from error
+        self._gathered_rows += 1
+        if self._gathered_rows == self._room:
+            self._arrange()
+            self._hand_over_if_full()
+        self.after_append()
 
     def take(self, **row: ArrayLike) -> None:
         """Append one row, and take its arrays over: nobody may change them any more, which saves a copy.
@@ -174,60 +189,48 @@ class Table:
     def write_out(self) -> None:
         """Hand the buffered rows on; they are safe only after `TraceWriter.flush`."""
         self.before_writing()
-        new = self.rows - self._rows_handed_over
+        self._arrange()
+        new = self._arranged_rows - self._rows_handed_over
         if new == 0:
             return
-        self._close_page()
         self.hand_over(Batch(self._buffers, new, self._bytes_taken))
-        self._rows_handed_over = self.rows
+        self._rows_handed_over = self._arranged_rows
         self._buffers = {name: [] for name in self._columns}
         self._bytes_taken = 0
 
-    def _new_page(self) -> dict[str, NDArray[Any]]:
-        rows = -(-BUFFER_BYTES // self._row_bytes)
-        self._page_begins = self.rows
-        self._page = {
-            name: np.empty((rows, *self._shapes[name]), column.dtype)
-            for name, column in self._columns.items()
-        }
-        return self._page
-
-    def _close_page(self) -> None:
-        """Put the rows of the page behind what was taken before."""
-        rows = self._rows_on_page
-        for name, column in self._page.items():
-            self._buffers[name].append(column[:rows])
-        self._bytes_taken += rows * self._row_bytes
-        self._page = {}
-
-    def _fits(self, name: str, value: ArrayLike, column: NDArray[Any]) -> bool:
-        """Whether a value can go into its column as it is."""
-        if isinstance(value, np.ndarray):
-            return bool(value.dtype == column.dtype) and value.shape == column.shape[1:]
-        return type(value) is self._plain.get(name, np.ndarray)
+    def _arrange(self) -> None:
+        """Make arrays of the rows that were gathered."""
+        if self._gathered_rows:
+            rows = np.frombuffer(self._gathered, self._layout, self._gathered_rows)
+            self._gathered_rows = 0
+            self._put({name: rows[name] for name in self._columns}, copy=True)
 
     def _check_names(self, given: Mapping[str, ArrayLike]) -> None:
         if given.keys() != self._columns.keys():
             raise TraceError(f"table '{self.name}': {_difference(given, self._columns)}")
 
-    def _after_rows(self) -> None:
-        if self.buffered_bytes >= BUFFER_BYTES:
-            self.write_out()
-        self.after_append()
-
     def _add(self, columns: Mapping[str, ArrayLike], *, copy: bool) -> None:
         self._check_names(columns)
+        self._arrange()
+        self._put(columns, copy)
+        self._hand_over_if_full()
+        self.after_append()
+
+    def _put(self, columns: Mapping[str, ArrayLike], copy: bool) -> None:
+        """Put rows behind those that are there."""
         arrays = {name: self._converted(name, values, copy) for name, values in columns.items()}
         if len(lengths := {len(array) for array in arrays.values()}) > 1:
             raise TraceError(
                 f"table '{self.name}': columns of {sorted(lengths)} rows: expected as many in each"
             )
-        self._close_page()
         for name, array in arrays.items():
             self._buffers[name].append(array)
             self._bytes_taken += array.nbytes
-        self.rows += lengths.pop()
-        self._after_rows()
+        self._arranged_rows += lengths.pop()
+
+    def _hand_over_if_full(self) -> None:
+        if self._bytes_taken + self._room * self._row_bytes >= BUFFER_BYTES:
+            self.write_out()
 
     def _converted(self, name: str, values: ArrayLike, copy: bool) -> NDArray[Any]:
         """Bring one column's rows into its type, and check their shape."""

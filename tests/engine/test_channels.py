@@ -261,8 +261,8 @@ class Spy:
     def begin_step(self, step):
         pass
 
-    def watches(self, operation):
-        return True
+    def onlooker(self, operation):
+        return self.observe
 
     def observe(self, operation, unit):
         self._call()

@@ -299,7 +299,8 @@ def test_statistics_forget_the_mini_batch_before():
         statistics.begin_step(step)
         for iteration in iterations:
             unit.error[:] = 1 + 2 * step + iteration
-            statistics.observe(ops.compare(1, iteration), unit)
+            operation = ops.compare(1, iteration)
+            statistics.onlooker(operation)(operation, unit)
         statistics.end_step()
     np.testing.assert_array_equal(statistics.squared_error, [[9], [9]])
 

@@ -115,7 +115,7 @@ def test_ways_to_append_keep_their_order(tmp_path: Path, rows: int) -> None:
         )
         for row in range(0, rows, 4):
             table.append(step=row, wide=[row] * 99)
-            table.append(step=np.int32(row + 1), wide=np.full(99, row + 1.0, "float32"))
+            table.gather(np.int32(row + 1), *[row + 1] * 99)
             table.take(step=row + 2, wide=np.full(99, row + 2, "float32"))
             with pytest.raises(TraceError, match="expected float32, got complex128"):
                 table.append(step=row + 9, wide=np.full(99, 1j))
@@ -128,10 +128,49 @@ def test_ways_to_append_keep_their_order(tmp_path: Path, rows: int) -> None:
         np.testing.assert_array_equal(reader.table("probes/a").read("wide"), np.repeat(steps[:, None], 99, 1))
 
 
-def test_flushes_by_time(tmp_path: Path) -> None:
+def test_gathered_rows(tmp_path: Path) -> None:
+    """Numbers of every type and shape end in their columns, in any number, and memory stays bounded."""
+    types = ("int8", "int32", "int64", "float16", "float32", "float64")
+    columns = {name: Column(("j",), name, name) for name in types} | {"step": COLUMNS["step"]}
+    with TraceWriter(tmp_path / "trace.h5", {}, flush_seconds=1e9) as writer:
+        table = writer.table("t", "step", columns, {"j": 3})
+        for row in range(30_000):
+            table.gather(*(row % 100 + at for at in range(18)), row)
+            assert table.rows == row + 1
+            assert table.buffered_bytes < BUFFER_BYTES
+    with open_trace(tmp_path / "trace.h5") as reader:
+        steps = reader.table("t").read("step")
+        np.testing.assert_array_equal(steps, np.arange(30_000))
+        for at, name in enumerate(types):
+            numbers = (steps % 100)[:, np.newaxis] + 3 * at + np.arange(3)
+            np.testing.assert_array_equal(reader.table("t").read(name), numbers)
+
+
+@pytest.mark.parametrize(
+    "numbers", [[0] * 12, [0] * 14, [0.5, *[0.0] * 12], [0, *["x"] * 12], [2**70, *[0] * 12]]
+)
+def test_gathered_rows_that_do_not_fit(tmp_path: Path, numbers: list[float]) -> None:
+    """A wrong row is refused at once and whole, not when others wait with it."""
+    with TraceWriter(tmp_path / "trace.h5", {}) as writer:
+        table = summary(writer)
+        table.gather(7, *[1.0] * 12)
+        with pytest.raises(TraceError, match=f"table 'summary': cannot take a row of {len(numbers)}: "):
+            table.gather(*numbers)
+        table.gather(8, *[2.0] * 12)
+    with open_trace(tmp_path / "trace.h5") as reader:
+        assert reader.table("summary").read("step").tolist() == [7, 8]
+        assert (reader.table("summary").read("energy") == np.array([1.0, 2])[:, None, None]).all()
+
+
+@pytest.mark.parametrize("gather", [False, True])
+def test_flushes_by_time(tmp_path: Path, gather: bool) -> None:
     """A slow run must show its rows before its buffers are full."""
     writer = TraceWriter(tmp_path / "trace.h5", {}, flush_seconds=0.0)
-    summary(writer).append(step=0, energy=np.zeros((4, 3)))
+    table = summary(writer)
+    if gather:
+        table.gather(0, *[0.0] * 12)
+    else:
+        table.append(step=0, energy=np.zeros((4, 3)))
     with open_trace(tmp_path / "trace.h5") as reader:
         assert reader.state == "running"
         assert reader.table("summary").rows == 1

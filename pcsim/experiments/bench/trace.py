@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcsim.engine.fast import FastEngine
-from pcsim.engine.observer import Observer, Statistics
+from pcsim.engine.observer import Observer, Onlooker, Statistics
 from pcsim.experiments.bench.machine import machine
 from pcsim.experiments.bench.plan import PAPER_SIZES, TINY_SIZES, BenchError
 from pcsim.experiments.bench.report import Spread
@@ -139,9 +139,9 @@ class Tape:
         """Forget the training step before."""
         self.scenes.clear()
 
-    def watches(self, operation: Operation) -> bool:
+    def onlooker(self, operation: Operation) -> Onlooker:
         """Look at everything."""
-        return True
+        return self.observe
 
     def observe(self, operation: Operation, unit: Layer) -> None:
         """Copy the layer's state, laid out in memory as it is."""
