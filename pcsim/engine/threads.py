@@ -15,8 +15,9 @@ from pcsim.network.network import Network
 
 # Multiplications of the largest product below which one thread of BLAS serves best: BLAS threads wait by
 # spinning, and next to any other busy process that made the 64-128-128-10 digits network 15 times slower.
+# Our own threads do not, but gain little where a product takes less than some 40 microseconds.
 ONE_THREAD_BELOW = 4_000_000
-WORTH_A_TEST = 1_000_000  # multiplications of the largest product below which our own threads gain little
+ONE_THREAD_BELOW_ONLINE = 1_000_000  # with mini-batches of one: to fetch a weight takes longer than to use it
 WORTH_IT = 0.85  # of the time on one thread that several may take: less gain is not worth the other cores
 REPETITIONS = 9
 WARMING = 0.05  # seconds of work before the measurement, until all threads are awake
@@ -42,7 +43,7 @@ def choose_threads(network: Network, batch: int, say: Callable[[str], None] = la
         batch: samples a mini-batch.
         say: is told the outcome, if there was a test.
     """
-    if _largest(network, batch) < WORTH_A_TEST:
+    if _largest(network, batch) < (ONE_THREAD_BELOW if batch > 1 else ONE_THREAD_BELOW_ONLINE):
         return 1
     milliseconds = time_threads(network, batch)
     if len(milliseconds) == 1:

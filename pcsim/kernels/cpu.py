@@ -19,7 +19,7 @@ from pcsim.kernels import ActivationName, Array, OutputName, loops, online, prod
 from pcsim.kernels.cpu_conv import CpuConvolution
 from pcsim.kernels.crew import Crew, one_thread_a_library
 from pcsim.kernels.dense import DenseSynapses
-from pcsim.kernels.layout import LEAKS, by_neuron, flat, neuron_by_neuron, put_back, roomy_copy
+from pcsim.kernels.layout import LEAKS, by_neuron, flat, neuron_by_neuron, put_back, roomy, roomy_copy
 from pcsim.kernels.online import OnlineSynapses, RectifiedSynapses, by_lines
 from pcsim.kernels.scratch import Scratch
 from pcsim.kernels.steps import AddingSteps
@@ -60,7 +60,9 @@ class CpuKernels(AddingSteps):
 
     def mini_batch(self, shape: tuple[int, int], dtype: np.dtype[np.floating]) -> Array:
         """Return zeros of shape (batch, n), neuron by neuron in memory."""
-        return np.zeros(shape[::-1], dtype).T
+        array = roomy(shape[::-1], dtype)
+        array[...] = 0
+        return array.T
 
     def same_bits_on_any_number_of_threads(self, batch: int, weight: Array) -> bool:
         """Whether the products with a weight do not depend on how many threads share them.
@@ -263,7 +265,7 @@ class CpuKernels(AddingSteps):
         leak, source = LEAKS.get(activation), activity
         if leak is None:
             leak, source = 1.0, reference.activate(activation, activity)
-        rates, error_copy = np.empty_like(source[0]), np.empty_like(error)
+        rates, error_copy = roomy(source[0].shape, source.dtype), roomy(error.shape, error.dtype)
         norm = online.weigh(source[0], error, bias, leak, rate, rates, error_copy)
         if not by_lines(weight):
             self.apply(online.Update(weight, error_copy, rates, rate))

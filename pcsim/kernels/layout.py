@@ -1,7 +1,8 @@
 """How arrays lie in memory on a CPU; which activations are linear but for a kink.
 
 Mini-batches lie neuron by sample. What is large begins where a huge page does: on small ones, which lie
-scattered, the whole process would be fast or slow by a tenth, as chance has it.
+scattered, the whole process would be fast or slow by a tenth, as chance has it. What is small begins where a
+line of the cache does: else every other vector would be read in two halves.
 """
 
 from __future__ import annotations
@@ -18,19 +19,19 @@ LEAKS: dict[ActivationName, float] = {"relu": 0.0, "leaky_relu": reference.LEAK,
 
 
 HUGE_PAGE = 2**21  # bytes, on x86 and mostly on ARM
+CACHE_LINE = 64  # bytes, as wide as the widest vectors
 
 
 def roomy(shape: tuple[int, ...], dtype: npt.DTypeLike, order: Literal["C", "F"] = "C") -> Array:
-    """Return an array of whatever was there; if it is large it begins where a huge page does.
+    """Return an array of whatever was there, which begins where a huge page does, or at least a cache line.
 
     NumPy asks Linux for huge pages, but lets an array begin anywhere, so that its ends would get small ones.
     """
     number = np.dtype(dtype)
     size = prod(shape) * number.itemsize
-    if size < HUGE_PAGE:
-        return np.empty(shape, number, order)
-    room = np.empty(size + HUGE_PAGE, np.uint8)
-    return np.ndarray(shape, number, room, -room.ctypes.data % HUGE_PAGE, order=order)
+    boundary = HUGE_PAGE if size >= HUGE_PAGE else CACHE_LINE
+    room = np.empty(size + boundary, np.uint8)
+    return np.ndarray(shape, number, room, -room.ctypes.data % boundary, order=order)
 
 
 def roomy_copy(array: Array, dtype: npt.DTypeLike | None = None, order: Literal["C", "F"] = "C") -> Array:

@@ -34,7 +34,8 @@ DONE = 16  # blocks that helpers have done
 AWAKE = 32  # helpers that look for work, or will soon
 ADDRESS, OPERANDS = 48, 49  # of the function that does a block, and of what it wants
 LEAVE = 50  # not 0: helpers go to sleep at once
-GIVE_WAY = 51  # address of the system's function that lets others have the processor, or 0
+BUSY = 51  # not 0: a pass is posted
+GIVE_WAY = 52  # address of the system's function that lets others have the processor, or 0
 WORDS = 64
 
 BLOCK_BITS = 8  # of a ticket that count blocks
@@ -210,16 +211,19 @@ def help_out(mail: Mail, patience: int) -> None:
 def do_blocks(mail: Mail, function: int, operands: int, blocks: int) -> bool:
     """Do all blocks of a pass, with whoever is awake; return whether anybody is.
 
+    If another thread has posted a pass of its own, this one is done alone.
+
     Args:
         mail: of a crew.
         function: address that `block_function` has given.
         operands: address of its operands.
         blocks: at most `MOST_BLOCKS`.
     """
-    if read(mail, AWAKE) == 0:
+    awake: bool = read(mail, AWAKE) != 0
+    if not awake or not swap(mail, BUSY, 0, 1):
         for block in range(blocks):
             do(function, operands, block)
-        return False
+        return awake
     # Nobody looks at these until the ticket says so, and all who had the ticket before are done.
     write(mail, ADDRESS, function)
     write(mail, OPERANDS, operands)
@@ -236,6 +240,7 @@ def do_blocks(mail: Mail, function: int, operands: int, blocks: int) -> bool:
     while read(mail, DONE) != others:
         turn += 1
         wait(mail, turn)
+    write(mail, BUSY, 0)
     return True
 
 

@@ -7,6 +7,7 @@ import threading
 import numpy as np
 
 from pcsim.kernels import Array
+from pcsim.kernels.layout import roomy
 
 
 class Scratch(threading.local):
@@ -19,5 +20,5 @@ class Scratch(threading.local):
         """Return an array that the next call with the same arguments returns again."""
         key = use, shape, dtype.char
         if key not in self._arrays:
-            self._arrays[key] = np.empty(shape, dtype)
+            self._arrays[key] = roomy(shape, dtype)
         return self._arrays[key]

@@ -98,19 +98,19 @@ def test_small_passes_are_done_alone():
 
 
 def test_crews_do_not_meddle():
-    """Kernels that train at once in several threads have passes of their own."""
-    found = {}
-    crews = [Crew(2), Crew(2), ALONE, ALONE]
+    """Kernels that train at once in several threads have passes of their own, and so have threads of one."""
+    found, shared = {}, Crew(3)
+    crews = [Crew(2), shared, shared, ALONE, ALONE]
     workers = [
-        threading.Thread(target=lambda at=at, crew=crew: found.update({at: passes(crew, 2000)}))
+        threading.Thread(target=lambda at=at, crew=crew: found.update({at: passes(crew, 5000)}))
         for at, crew in enumerate(crews)
     ]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    assert all((done == 2000).all() for done in found.values())
-    assert len(found) == 4
+    assert all((done == 5000).all() for done in found.values())
+    assert len(found) == len(crews)
 
 
 def test_parts_in_python():
