@@ -317,3 +317,18 @@ def test_copy_and_count(cpu, dtype, batch, lies):
         for out in (kernels.mini_batch(values.shape, values.dtype), np.empty_like(values, order="C")):
             assert kernels.copy_and_count(values, out) == 3 * batch
             np.testing.assert_array_equal(out, values)
+
+
+def test_arrays_begin_at_lines_of_the_cache():
+    """Vectors that lie across two lines are read twice, and a step takes some per cent longer by chance."""
+    cpu, number = CpuKernels(), np.dtype("float32")
+    for size in range(1, 50):
+        arrays = [
+            cpu.mini_batch((3, size), number),
+            cpu.scratch("use", (size,), number),
+            cpu.parts(np.ones(size)),
+        ]
+        assert all(array.ctypes.data % 64 == 0 for array in arrays)
+        assert not arrays[0].any()
+    large = cpu.mini_batch((64, 8192), number)
+    assert large.ctypes.data % 2**21 == 0
