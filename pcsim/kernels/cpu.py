@@ -229,8 +229,7 @@ class CpuKernels(AddingSteps):
             return reference.output_free_energy(
                 target, activity, prediction, squared_error, output_name, precision
             )
-        arrays = (by_neuron(target), by_neuron(activity), by_neuron(prediction))
-        return float(loops.softmax_energy(*arrays, precision)) / len(activity)
+        return loops.softmax_energy(target, activity, prediction, precision) / len(activity)
 
     def add_hebbian(
         self,

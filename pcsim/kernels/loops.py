@@ -224,17 +224,26 @@ def soft_clamp(target: Array, output: Array, mix: float, out: Array) -> None:
 
 @compiled
 def softmax_energy(target: Array, activity: Array, prediction: Array, precision: float) -> float:
-    """Return the sum of precision · cross-entropy(ĥ, softmax p) + relative entropy(y, ĥ), in float64."""
-    neurons, batch = activity.shape
+    """Return the sum of precision · cross-entropy(ĥ, softmax p) + relative entropy(y, ĥ), in float64.
+
+    Args:
+        target: y, (batch, n), as it lies.
+        activity: ĥ, (batch, n), as it lies.
+        prediction: p, (batch, n), as it lies.
+        precision: γ_L.
+    """
+    batch, neurons = activity.shape
     total = 0.0
     for sample in range(batch):
-        largest = prediction[:, sample].max()
+        largest = prediction[sample, 0]
+        for neuron in range(1, neurons):
+            largest = max(largest, prediction[sample, neuron])
         partition, mass, inner, loss = 0.0, 0.0, 0.0, 0.0
         for neuron in range(neurons):
-            here, wanted = activity[neuron, sample], target[neuron, sample]
-            partition += np.exp(np.float64(prediction[neuron, sample] - largest))
+            here, wanted = activity[sample, neuron], target[sample, neuron]
+            partition += np.exp(np.float64(prediction[sample, neuron] - largest))
             mass += here
-            inner += here * (prediction[neuron, sample] - largest)
+            inner += here * (prediction[sample, neuron] - largest)
             if wanted > 0:
                 loss += wanted * (np.log(np.float64(wanted)) - np.log(max(np.float64(here), 1e-308)))
         total += precision * (mass * np.log(partition) - inner) + loss
@@ -260,7 +269,11 @@ def compile_all(dtype: str) -> None:
         squared_norm(sent_row)
         absolute_sum(sent_row)
         softmax(sent, table.copy())
-        softmax_energy(table, table.copy(), sent, number)
+        by_neuron, sent_by_neuron = table.copy("F"), table.copy("F")
+        sent_by_neuron.flags.writeable = writeable
+        for target in (table, by_neuron):
+            softmax_energy(target, table, sent, number)  # of a single sample
+            softmax_energy(target, by_neuron, sent_by_neuron, number)
     update(table, table.copy(), number)
     adam(row, row.copy(), row.copy(), row.copy(), AdamConstants(*(number,) * 7))
     scaled_copy(row, number, row)

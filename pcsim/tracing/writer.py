@@ -273,9 +273,11 @@ class TraceWriter:
 
     def _flush_if_due(self) -> None:
         """Flush from time to time, beside whoever appends; but the file is there when its first row is."""
+        if time.monotonic() < self._next_flush:
+            return
         if not self._bytes.committed:
             self.flush()
-        elif time.monotonic() >= self._next_flush and not self._flush_waits:
+        elif not self._flush_waits:
             self._begin_flush()
 
     def _cut(self, kept: Mapping[str, int]) -> None:
