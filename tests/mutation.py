@@ -83,7 +83,7 @@ rule = of("learning/mq.py", LEARNING)
 verifier = of("experiments/verify.py", GOLDEN)
 tiles, blocked = of("kernels/tiles.py", CPU), of("kernels/blocked.py", CPU)
 cpu, products = of("kernels/cpu.py", CPU), of("kernels/products.py", CPU)
-mail, online = of("kernels/mail.py", "tests/kernels/test_crew.py"), of("kernels/online.py", ONLINE)
+mail, passes = of("kernels/mail.py", "tests/kernels/test_crew.py"), of("kernels/passes.py", ONLINE)
 script, fusion = of("engine/script.py", SCRIPT), of("engine/fusion.py", SCRIPT, "tests/engine/test_fusion.py")
 table, one_a_folder = (
     of("tracing/table.py", "tests/tracing/test_writer.py"),
@@ -113,8 +113,8 @@ BUGS = [
     blocked("    out[:] = 0\n", ""),
     blocked("norms[start // ROWS] = norm", "norms[0] = norm"),
     blocked("return first - first % ROWS, last - last % ROWS if", "return first, last if"),
-    online("target] += parts[part, target]", "target] += parts[0, target]"),
-    online("        into[:] = bias\n    else", "        into[:] = 0\n    else"),
+    passes("target] += parts[part, target]", "target] += parts[0, target]"),
+    passes("        into[:] = bias\n    else", "        into[:] = 0\n    else"),
     mail("    add(mail, AWAKE, -1)", "    add(mail, AWAKE, 0)"),
     mail("        give_way(mail[GIVE_WAY])", "        pass"),
     mail("    while read(mail, DONE) != others:", "    while read(mail, DONE) > others:"),

@@ -46,10 +46,10 @@ def make_kernels(
 
 def _compile(dtype: str, say: Callable[[str], None]) -> None:
     """Compile the loops, or load them from disk; a marker tells whether this machine has done it before."""
-    from pcsim.kernels import blocked, conv_loops, loops, online, tiles
+    from pcsim.kernels import blocked, conv_loops, loops, mail, passes, tiles
     from pcsim.kernels.products import cache_folder
 
-    modules = (blocked, conv_loops, loops, online, tiles)
+    modules = (blocked, conv_loops, loops, mail, passes, tiles)
     age = max(Path(str(module.__file__)).stat().st_mtime_ns for module in modules)
     marker = cache_folder() / f"compiled-{metadata.version('numba')}-{dtype}-{age}"
     known = marker.exists()
@@ -59,7 +59,7 @@ def _compile(dtype: str, say: Callable[[str], None]) -> None:
     loops.compile_all(dtype)
     blocked.compile_all(dtype)
     conv_loops.compile_all(dtype)
-    online.compile_all(dtype)
+    passes.compile_all(dtype)
     if known:
         return
     say(f"compiled kernels in {time.perf_counter() - start:.1f} s")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pcsim.architecture import ConvLayer
-from pcsim.kernels import ActivationName, Array, OutputName, loops, online, products, reference
+from pcsim.kernels import ActivationName, Array, OutputName, loops, online, passes, products, reference
 from pcsim.kernels.cpu_conv import CpuConvolution
 from pcsim.kernels.crew import Crew, one_thread_a_library
 from pcsim.kernels.dense import DenseSynapses
@@ -265,7 +265,7 @@ class CpuKernels(AddingSteps):
         if leak is None:
             leak, source = 1.0, reference.activate(activation, activity)
         rates, error_copy = roomy(source[0].shape, source.dtype), roomy(error.shape, error.dtype)
-        norm = online.weigh(source[0], error, bias, leak, rate, rates, error_copy)
+        norm = passes.weigh(source[0], error, bias, leak, rate, rates, error_copy)
         if not by_lines(weight):
             self.apply(online.Update(weight, error_copy, rates, rate))
         elif self.postponed.allowed:
@@ -277,7 +277,7 @@ class CpuKernels(AddingSteps):
     def apply(self, update: online.Update) -> None:
         """Let a weight learn what one sample teaches it."""
         lines = update.lines
-        self.crew.share(online.learn, lines.size, lines, update.senders, update.receivers, update.scale)
+        self.crew.share(passes.learn, lines.size, lines, update.senders, update.receivers, update.scale)
 
     def postponing(self) -> AbstractContextManager[None]:
         """Allow updates of mini-batches of one to wait for the next prediction; see `Kernels`."""
@@ -285,7 +285,7 @@ class CpuKernels(AddingSteps):
 
     def parts(self, out: Array) -> Array:
         """Return a scratch array for what blocks of neurons send to (m,); shape (`BLOCKS` − 1, m)."""
-        return self.scratch("parts", (online.BLOCKS - 1, len(out)), out.dtype)
+        return self.scratch("parts", (passes.BLOCKS - 1, len(out)), out.dtype)
 
     def rates(self, activation: ActivationName, activity: Array) -> Array:
         """Return f(ĥ), (n, batch); a scratch array that the next call overwrites."""
