@@ -15,8 +15,8 @@ def test_imports_point_downward():
 
 
 def test_start_is_light():
-    """`import pcsim` and `pcsim --help` must not wait for torch, scikit-learn or matplotlib."""
-    heavy = "{'torch', 'sklearn', 'matplotlib', 'scipy', 'h5py', 'numpy'}"
+    """`import pcsim` and `pcsim --help` must not wait for torch, Numba, scikit-learn or matplotlib."""
+    heavy = "{'torch', 'numba', 'sklearn', 'matplotlib', 'scipy', 'h5py', 'numpy'}"
     code = f"import sys, pcsim, pcsim.cli; print(sorted({heavy} & set(sys.modules)))"
     outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert outcome.stdout.strip() == "[]"

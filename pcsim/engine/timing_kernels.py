@@ -7,16 +7,15 @@ No fast-math: times must be equal to the readable engine's in every bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from pcsim.kernels.compiler import Function, jit
+
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Turns as in `pcsim.engine.event.Turn`, in the bits above the serial number: one comparison breaks a tie.
 SERIAL_BITS = 60
@@ -82,7 +81,7 @@ class Heap(NamedTuple):
 
 def compiled(function: Function) -> Function:
     """Compile a function when it is first called, cached on disk."""
-    return cast("Function", numba.njit(cache=True, nogil=True)(function))
+    return jit(function)
 
 
 @compiled

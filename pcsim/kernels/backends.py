@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from importlib import metadata
-from pathlib import Path
+from contextlib import suppress
 from typing import cast
 
 from pcsim.errors import ConfigurationError, nearest
@@ -45,14 +44,13 @@ def make_kernels(
 
 
 def _compile(dtype: str, say: Callable[[str], None]) -> None:
-    """Compile the loops, or load them from disk; a marker tells whether this machine has done it before."""
-    from pcsim.kernels import blocked, conv_loops, loops, mail, passes, tiles
-    from pcsim.kernels.products import cache_folder
+    """Compile the loops, or load them from disk; a marker beside them tells whether they are all there."""
+    from pcsim.kernels import blocked, conv_loops, loops, passes
+    from pcsim.kernels.compiler import code_folder
 
-    modules = (blocked, conv_loops, loops, mail, passes, tiles)
-    age = max(Path(str(module.__file__)).stat().st_mtime_ns for module in modules)
-    marker = cache_folder() / f"compiled-{metadata.version('numba')}-{dtype}-{age}"
-    known = marker.exists()
+    folder = code_folder()
+    marker = None if folder is None else folder / f"compiled-{dtype}"
+    known = marker is not None and marker.exists()
     if not known:
         say("compiling kernels, once on this machine …")
     start = time.perf_counter()
@@ -63,8 +61,6 @@ def _compile(dtype: str, say: Callable[[str], None]) -> None:
     if known:
         return
     say(f"compiled kernels in {time.perf_counter() - start:.1f} s")
-    try:
-        marker.parent.mkdir(parents=True, exist_ok=True)
-        marker.touch()
-    except OSError:  # a read-only home: it will be said again next time
-        pass
+    if marker is not None:
+        with suppress(OSError):  # the disk is full: it will be said again next time
+            marker.touch()

@@ -5,15 +5,12 @@ Numba compiles them on first use and keeps the result on disk, so that a machine
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 
 from pcsim.kernels import Array
-
-Function = TypeVar("Function", bound=Callable[..., Any])
+from pcsim.kernels.compiler import Function, jit
 
 # Sums may be reordered for vector instructions; NaN and infinity keep their meaning: runs look for them.
 FAST = {"reassoc", "contract", "arcp", "nsz"}
@@ -22,7 +19,7 @@ BLOCK = 128  # neurons that are turned over together: their rows stay in the fir
 
 def compiled(function: Function) -> Function:
     """Compile a loop, cached on disk."""
-    return cast("Function", numba.njit(cache=True, fastmath=FAST, error_model="numpy", nogil=True)(function))
+    return jit(function, fastmath=FAST, error_model="numpy")
 
 
 @compiled

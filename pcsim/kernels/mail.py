@@ -10,15 +10,16 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, TypeAlias, cast
 
 import llvmlite.binding
-import numba
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
+
+from pcsim.kernels.compiler import Function, jit
 
 # llvmlite and Numba's code generation have no types: what the names below stand for is checked by nobody.
 Value: TypeAlias = Any  # a value of the program that is being written
@@ -26,7 +27,6 @@ Builder: TypeAlias = Any  # writes instructions
 Typed: TypeAlias = Any  # Numba's description of an argument
 Generate: TypeAlias = Callable[[Typed, Builder, Typed, Sequence[Value]], Value]
 Mail: TypeAlias = NDArray[np.int64]
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Words of the mail; those that different threads write lie in different lines of the cache.
 TICKET = 0  # number of the pass, and how many of its blocks nobody has begun
@@ -179,7 +179,7 @@ def _place(context: Typed, builder: Builder, signature: Typed, arguments: Sequen
 
 def compiled(function: Function) -> Function:
     """Compile without any freedom to reorder."""
-    return cast("Function", numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+    return jit(function, error_model="numpy")
 
 
 @compiled

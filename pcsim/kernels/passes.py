@@ -7,14 +7,14 @@ so that results do not depend on who has done them.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from pcsim.kernels import Array, Relaxation
-from pcsim.kernels.loops import Function, absolute_sum, compiled
+from pcsim.kernels.compiler import Function, jit
+from pcsim.kernels.loops import absolute_sum, compiled
 from pcsim.kernels.mail import Mail, address_of, block_function, do_blocks, new_mail
 
 Indices = NDArray[np.int64]
@@ -24,8 +24,7 @@ BLOCKS = 4  # a few threads read memory as fast as it goes
 
 def in_order(function: Function) -> Function:
     """Compile a loop whose sums keep their order: the bits do not depend on how many lines it adds."""
-    jit = numba.njit(cache=True, fastmath={"contract"}, error_model="numpy", nogil=True)
-    return cast("Function", jit(function))
+    return jit(function, fastmath={"contract"}, error_model="numpy")
 
 
 @in_order

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from pcsim.kernels import Array, blocked, loops
+from pcsim.kernels.cache import cache_folder
 from pcsim.kernels.crew import ALONE, Crew, one_thread_a_library
 from pcsim.kernels.scratch import Scratch
 
@@ -336,11 +337,6 @@ class Choices:
             temporary.replace(self._path)
         except OSError:  # a read-only home costs a second a run, not the run
             temporary.unlink(missing_ok=True)
-
-
-def cache_folder() -> Path:
-    """Return where pcsim keeps what it has found out about a machine."""
-    return Path(os.environ.get("PCSIM_CACHE") or Path.home() / ".cache" / "pcsim")
 
 
 def machine() -> dict[str, str]:
