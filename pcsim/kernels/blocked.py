@@ -12,15 +12,18 @@ from typing import Any
 import numpy as np
 
 from pcsim.kernels import Array, loops
+from pcsim.kernels.compiler import VECTOR_BYTES, VECTOR_REGISTERS
 from pcsim.kernels.crew import ROWS
 from pcsim.kernels.loops import AdamConstants, compiled
 from pcsim.kernels.mail import Mail, address_of, block_function, do_blocks, new_mail
-from pcsim.kernels.tiles import VECTOR_BYTES, tile
+from pcsim.kernels.tiles import tile
 
 # Rows by vectors. Four rows need one load a multiplication and leave registers to spare. The twelve of the
-# feedback use the better part of a line of the weight, sixteen numbers wide, as soon as it is there.
-four_by_four, one_by_four = tile(4, 4), tile(1, 4)
-twelve_by_two, four_by_two, one_by_two = tile(12, 2, ahead=128), tile(4, 2), tile(1, 2)
+# feedback use the better part of a line of the weight, sixteen numbers wide, as soon as it is there. With
+# half of the registers tiles are half as large: sums that must wait in memory take twice as long.
+WIDE, TALL = (4, 12) if VECTOR_REGISTERS >= 32 else (2, 6)
+four_by_wide, one_by_wide = tile(4, WIDE), tile(1, WIDE)
+tall_by_two, four_by_two, one_by_two = tile(TALL, 2, ahead=128), tile(4, 2), tile(1, 2)
 
 TERMS = 128  # of a sum that are taken at once: their part of the right factor stays in the first-level cache
 FEEDBACK_TERMS = 64  # fewer: the lines of the weight, 4 KB apart, fall into few sets of that cache
@@ -68,12 +71,12 @@ def predict_rows(weight: Array, rates: Array, bias: Array, out: Array) -> None:
             left, to = term, sample
             if columns > 2 * lanes:
                 while row + 4 <= outputs:
-                    four_by_four(w, left, inputs, 1, rates, right, across, terms, out, to, down, columns, one)
+                    four_by_wide(w, left, inputs, 1, rates, right, across, terms, out, to, down, columns, one)
                     row, left, to = row + 4, left + 4 * inputs, to + 4 * down
                 while row < outputs:
-                    one_by_four(w, left, inputs, 1, rates, right, across, terms, out, to, down, columns, one)
+                    one_by_wide(w, left, inputs, 1, rates, right, across, terms, out, to, down, columns, one)
                     row, left, to = row + 1, left + inputs, to + down
-                sample += 4 * lanes
+                sample += WIDE * lanes
             else:
                 while row + 4 <= outputs:
                     four_by_two(w, left, inputs, 1, rates, right, across, terms, out, to, down, columns, one)
@@ -115,9 +118,9 @@ def feedback_rows(weight: Array, error: Array, out: Array, first: int) -> None:
         for sample in range(0, batch, 2 * lanes):
             columns, right = batch - sample, term * across + sample
             row, left, to = 0, term * inputs + first, sample
-            while row + 12 <= rows:
-                twelve_by_two(w, left, 1, inputs, error, right, across, terms, o, to, batch, columns, one)
-                row, left, to = row + 12, left + 12, to + 12 * batch
+            while row + TALL <= rows:
+                tall_by_two(w, left, 1, inputs, error, right, across, terms, o, to, batch, columns, one)
+                row, left, to = row + TALL, left + TALL, to + TALL * batch
             while row + 4 <= rows:
                 four_by_two(w, left, 1, inputs, error, right, across, terms, o, to, batch, columns, one)
                 row, left, to = row + 4, left + 4, to + 4 * batch
@@ -128,7 +131,7 @@ def feedback_rows(weight: Array, error: Array, out: Array, first: int) -> None:
 
 def panel_shape(inputs: int, batch: int, itemsize: int) -> tuple[int, int, int]:
     """Return the shape of the rates of `inputs` neurons by panels."""
-    width = 4 * VECTOR_BYTES // itemsize
+    width = WIDE * VECTOR_BYTES // itemsize
     return -(-inputs // width), batch, width
 
 
@@ -241,12 +244,12 @@ def outer_rows(error: Array, panels: Array, scale: float, out: Array, norms: Arr
             left, to = row * batch, row * inputs + panel * width
             part = out.dtype.type(0)
             while row + 4 <= end:
-                part += four_by_four(
+                part += four_by_wide(
                     e, left, batch, 1, r, right, width, batch, o, to, inputs, columns, factor
                 )
                 row, left, to = row + 4, left + 4 * batch, to + 4 * inputs
             while row < end:
-                part += one_by_four(e, left, batch, 1, r, right, width, batch, o, to, inputs, columns, factor)
+                part += one_by_wide(e, left, batch, 1, r, right, width, batch, o, to, inputs, columns, factor)
                 row, left, to = row + 1, left + batch, to + inputs
             norm += float(part)
         norms[start // ROWS] = norm

@@ -50,6 +50,7 @@ TRIPLE, PROCESSOR, _FEATURES = cast("tuple[str, str, str]", cpu_target.target_co
 FEATURES = frozenset(name[1:] for name in _FEATURES.split(",") if name.startswith("+"))
 X86 = TRIPLE.startswith(("x86_64", "i686"))
 VECTOR_BYTES = 64 if "avx512f" in FEATURES else 32 if "avx" in FEATURES else 16
+VECTOR_REGISTERS = 16 if X86 and VECTOR_BYTES < 64 else 32
 
 _one_at_a_time = threading.Lock()
 

@@ -13,10 +13,11 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-import llvmlite.binding
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
+
+from pcsim.kernels.compiler import FEATURES, VECTOR_BYTES, X86
 
 # llvmlite and Numba's code generation have no types: what the names below stand for is checked by nobody.
 Value: TypeAlias = Any  # a value of the program that is being written
@@ -27,17 +28,10 @@ Typed: TypeAlias = Any  # Numba's description of an argument
 INDEX = ir.IntType(64)
 LANE = ir.IntType(32)
 
-
-def _vector_bytes() -> int:
-    """Return the width of this processor's vector registers."""
-    try:
-        features = llvmlite.binding.get_host_cpu_features()
-    except RuntimeError:  # LLVM does not know this processor
-        return 16
-    return 64 if features.get("avx512f") else 32 if features.get("avx") else 16
-
-
-VECTOR_BYTES = _vector_bytes()
+# Only there: elsewhere a mask takes registers, or loads go number by number, so a whole tile does without.
+MASKS_ARE_FREE = "avx512f" in FEATURES
+# Where a processor has no fused multiplication and addition, "fma" would call a function for each number.
+MULTIPLY_ADD = "fma" if not X86 or {"fma", "avx512f"} & FEATURES else "fmuladd"
 
 
 def tile(rows: int, vectors: int, ahead: int = 0) -> Callable[..., Any]:
@@ -138,23 +132,32 @@ class _Tile:
     def build(self) -> Value:
         """Write the loop and what follows it; return Σ|left right|."""
         builder = self.builder
-        masks = [self._mask(n) for n in range(self.vectors)]
+        masks, unmasked = [self._mask(n) for n in range(self.vectors)], [None] * self.vectors
         places = [[self._out_place(row, n) for n in range(self.vectors)] for row in range(self.rows)]
         for place in itertools.chain(*places):  # comes from memory while the loop runs
             self._prefetch(place, write=True)
-        sums = self._loop(masks)
+        sums = self._loop(masks) if MASKS_ARE_FREE else None
         # A masked store is several times slower than a plain one as soon as memory is the limit.
         whole = builder.icmp_signed(">=", self.at["columns"], INDEX(self.vectors * self.lanes))
-        with builder.if_else(whole) as (plain, masked):
-            with plain:
-                self._add_to(places, sums, [None] * self.vectors)
-            with masked:
-                self._add_to(places, sums, masks)
+        norms = []
+        with builder.if_else(whole) as branches:
+            for branch, lanes in zip(branches, (unmasked, masks), strict=True):
+                with branch:
+                    found = sums or self._loop(lanes)
+                    self._add_to(places, found, lanes)
+                    norms.append((self._norm(found), builder.block))
+        norm = builder.phi(self.element)
+        for value, block in norms:
+            norm.add_incoming(value, block)
+        return norm
+
+    def _norm(self, sums: list[list[Value]]) -> Value:
+        """Return the sum of the absolute values of all sums."""
         norm = self.zero
         for total in itertools.chain(*sums):
-            norm = builder.fadd(norm, self._call("fabs", self.vector, [total]))
+            norm = self.builder.fadd(norm, self._call("fabs", self.vector, [total]))
         reduce = self._declare("vector.reduce.fadd", self.element, [self.element, self.vector])
-        return builder.call(reduce, [self.element(0.0), norm], fastmath=("reassoc",))
+        return self.builder.call(reduce, [self.element(0.0), norm], fastmath=("reassoc",))
 
     def _out_place(self, row: int, n: int) -> Value:
         """Return where the n-th vector of a row of the result lies."""
@@ -167,7 +170,7 @@ class _Tile:
         scale = self._spread(self.at["scale"])
         for row_places, row_sums in zip(places, sums, strict=True):
             for place, total, mask in zip(row_places, row_sums, masks, strict=True):
-                changed = self._call("fma", self.vector, [scale, total, self._load(place, mask)])
+                changed = self._call(MULTIPLY_ADD, self.vector, [scale, total, self._load(place, mask)])
                 self._store(changed, place, mask)
 
     def _loop(self, masks: list[Value]) -> list[list[Value]]:
@@ -202,7 +205,7 @@ class _Tile:
             number = self._spread(builder.load(builder.gep(starts[row], [left])))
             new.append(
                 [
-                    self._call("fma", self.vector, [number, vector, total])
+                    self._call(MULTIPLY_ADD, self.vector, [number, vector, total])
                     for vector, total in zip(loaded, sums[row], strict=True)
                 ]
             )
