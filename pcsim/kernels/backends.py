@@ -45,7 +45,7 @@ def make_kernels(
 
 def _compile(dtype: str, say: Callable[[str], None]) -> None:
     """Compile the loops, or load them from disk; a marker beside them tells whether they are all there."""
-    from pcsim.kernels import blocked, conv_loops, loops, passes
+    from pcsim.kernels import blocked, conv_loops, loops, mail, passes
     from pcsim.kernels.compiler import code_folder
 
     folder = code_folder()
@@ -54,6 +54,7 @@ def _compile(dtype: str, say: Callable[[str], None]) -> None:
     if not known:
         say("compiling kernels, once on this machine …")
     start = time.perf_counter()
+    mail.compile_all()
     loops.compile_all(dtype)
     blocked.compile_all(dtype)
     conv_loops.compile_all(dtype)

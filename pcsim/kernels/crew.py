@@ -7,12 +7,17 @@ A library's products take longer, and only Python can call them: they are handed
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
+import weakref
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from itertools import pairwise
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from threadpoolctl import threadpool_limits
 
@@ -36,9 +41,19 @@ class Crew:
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
-        self._alone, self._mail = mail.new_mail(), mail.new_mail()
+        self._alone = mail.new_mail()
+        self._begin()
+        if threads > 1:
+            _begin_in_children(self)
+
+    def _begin(self) -> None:
+        """Start without helpers; threads come with the first pass."""
+        self._mail, self._calling = mail.new_mail(), threading.Lock()
+        self._called: list[Future[None]] = []
         self._pool = (
-            ThreadPoolExecutor(threads - 1, initializer=one_thread_a_library) if threads > 1 else None
+            ThreadPoolExecutor(self.threads - 1, initializer=one_thread_a_library)
+            if self.threads > 1
+            else None
         )
 
     def blocks(self, rows: int) -> int:
@@ -57,9 +72,29 @@ class Crew:
         if self._pool is None or work < WORTH_SHARING:
             run(self._alone, *operands)
         elif not run(self._mail, *operands):  # helpers come too late for this pass
-            self._mail[mail.AWAKE], self._mail[mail.LEAVE] = self.threads - 1, 0
-            for _ in range(self.threads - 1):
-                self._pool.submit(mail.help_out, self._mail, _patience())
+            self._call_helpers(self._pool)
+
+    def _call_helpers(self, pool: ThreadPoolExecutor) -> None:
+        """Wake the helpers, unless another thread does, or they have hardly gone to sleep."""
+        patience, helpers = _patience(), self.threads - 1
+        if not self._calling.acquire(blocking=False):
+            return
+        called: list[Future[None]] = []
+        try:
+            if not all(call.done() for call in self._called):
+                return
+            # Nobody but us looks at these now, so whatever an interrupt has left here is put right.
+            self._called = called
+            self._mail[mail.AWAKE], self._mail[mail.LEAVE] = helpers, 0
+            while len(called) < helpers:
+                called.append(pool.submit(mail.help_out, self._mail, patience))
+        except RuntimeError:  # the interpreter shuts down, or there are too many threads: go on alone
+            mail.expect(self._mail, len(called) - helpers)
+        except BaseException:
+            mail.expect(self._mail, len(called) - helpers)
+            raise
+        finally:
+            self._calling.release()
 
     def split(self, part: Callable[[int, int], Result], size: int, work: int) -> list[Result]:
         """Run a part for each thread over equal ranges of `size`, or all of it on this one.
@@ -73,8 +108,74 @@ class Crew:
             return [part(0, size)]
         self._mail[mail.LEAVE] = 1
         bounds = [_whole(size * thread // self.threads) for thread in range(self.threads)] + [size]
-        others = [self._pool.submit(part, first, last) for first, last in pairwise(bounds[1:])]
-        return [part(0, bounds[1]), *(other.result() for other in others)]
+        parts = _Parts(part, list(pairwise(bounds)))
+        with suppress(RuntimeError):  # the interpreter shuts down: all parts are done here
+            for _ in range(self.threads - 1):
+                self._pool.submit(parts.help_out)
+        return parts.all()
+
+
+class _Parts(Generic[Result]):
+    """The parts of a product: whoever comes takes one after the other, and nobody waits for who does not.
+
+    Args:
+        part: function of where a range begins and ends.
+        ranges: of the parts.
+    """
+
+    def __init__(self, part: Callable[[int, int], Result], ranges: list[tuple[int, int]]) -> None:
+        self._part, self._ranges, self._left = part, ranges, deque(range(len(ranges)))
+        self._found: dict[int, Result] = {}
+        self._errors: list[BaseException] = []
+        self._change, self._helping = threading.Condition(), 0
+
+    def all(self) -> list[Result]:
+        """Do parts while there are some that nobody has begun, wait for the others; return all results.
+
+        Raises:
+            BaseException: of any part, or an interrupt; helpers have ended theirs even then.
+        """
+        try:
+            while (number := self._take()) is not None:
+                self._found[number] = self._part(*self._ranges[number])
+        finally:
+            self._wait()
+        if self._errors:
+            raise self._errors[0]
+        return [self._found[number] for number in range(len(self._ranges))]
+
+    def help_out(self) -> None:
+        """Do parts in another thread."""
+        while True:
+            with self._change:
+                number = self._take()
+                if number is None:
+                    return
+                self._helping += 1
+            try:
+                self._found[number] = self._part(*self._ranges[number])
+            except BaseException as error:  # for the thread that wants the results
+                self._errors.append(error)
+            with self._change:
+                self._helping -= 1
+                self._change.notify()
+
+    def _take(self) -> int | None:
+        """Return the number of a part that nobody has begun; the deque keeps threads apart."""
+        try:
+            return self._left.popleft()
+        except IndexError:
+            return None
+
+    def _wait(self) -> None:
+        """Wait for helpers: they write to arrays that are used for something else after an error."""
+        try:
+            with self._change:
+                self._left.clear()
+                self._change.wait_for(lambda: self._helping == 0)
+        except BaseException:  # an interrupt must wait, too
+            self._wait()
+            raise
 
 
 ALONE = Crew(1)  # for whoever is one of several threads already
@@ -92,6 +193,19 @@ def one_thread_a_library() -> None:
 @cache
 def _patience() -> int:
     return mail.moments(PATIENCE)
+
+
+def _begin_in_children(crew: Crew) -> None:
+    """Let a crew begin anew in a forked process: none of its threads are there."""
+    known = weakref.ref(crew)
+
+    def begin() -> None:
+        there = known()
+        if there is not None:
+            there._begin()
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=begin)
 
 
 def _whole(rows: int) -> int:

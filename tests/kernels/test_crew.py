@@ -1,6 +1,7 @@
 """Threads that share a pass: each block is done once, whoever comes, and nobody waits for who does not."""
 
 import os
+import signal
 import threading
 import time
 
@@ -129,13 +130,107 @@ def test_parts_in_python():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that forks processes")
 def test_after_a_fork():
-    """A child process has no helpers, and does its passes alone."""
+    """A child process has none of its parent's helpers, waits for none, and gets its own."""
     crew = Crew(2)
     assert work_until(crew, lambda: helped(crew))
+    assert len(crew.split(lambda first, last: last, 200, 10**9)) == 2
     child = os.fork()
     if child == 0:
-        os._exit(0 if (passes(crew, 100) == 100).all() else 1)
+        signal.alarm(30)  # if it waits for them, it ends by this
+        right = (passes(crew, 100) == 100).all() and crew.split(lambda *part: part, 128, 10**9)[1] == (
+            64,
+            128,
+        )
+        os._exit(0 if right and work_until(crew, lambda: helped(crew)) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_helpers_are_called_once():
+    """Two threads that find all asleep at once called them twice, and then never again: the count was off."""
+    crew = Crew(3)
+    for _ in range(20):
+        crew.share(lambda post: False, 10**9)
+    crew._pool.shutdown()
+    assert crew._mail[mail.AWAKE] == 0
+
+
+@pytest.mark.parametrize("calls", [0, 1])
+def test_an_interrupt_while_helpers_are_called(calls, monkeypatch):
+    """After Ctrl-C between counting on helpers and calling them, none was ever called again."""
+    crew = Crew(3)
+    submit, called = crew._pool.submit, []
+
+    def interrupted(*call):
+        if len(called) == calls:
+            raise KeyboardInterrupt
+        called.append(submit(*call))
+        return called[-1]
+
+    monkeypatch.setattr(crew._pool, "submit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        passes(crew, 1)
+    for call in called:
+        call.result(20)
+    assert crew._mail[mail.AWAKE] == 0
+    monkeypatch.undo()
+    assert work_until(crew, lambda: helped(crew))
+
+
+def test_a_wrong_count_is_put_right():
+    """Whatever an interrupt leaves, there are no fewer helpers than none."""
+    crew = Crew(2)
+    crew._mail[mail.AWAKE] = -1
+    assert work_until(crew, lambda: helped(crew))
+    crew._pool.shutdown()
+    assert crew._mail[mail.AWAKE] == 0
+
+
+def test_the_interpreter_shuts_down(monkeypatch):
+    """A thread that still trains when the main one has ended gets no helpers, and ends its work alone."""
+    crew = Crew(3)
+
+    def refuse(*_):
+        raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    monkeypatch.setattr(crew._pool, "submit", refuse)
+    assert (passes(crew, 10) == 10).all()
+    assert crew._mail[mail.AWAKE] == 0
+    assert crew.split(lambda *part: part, 192, 10**9) == [(0, 64), (64, 128), (128, 192)]
+
+
+def test_no_part_goes_on_after_an_error():
+    """The arrays that a part writes to are somebody else's as soon as the error is out."""
+    crew, begun, ended = Crew(2), threading.Event(), []
+
+    def part(first, last):
+        if threading.current_thread() is threading.main_thread():
+            begun.wait(20)
+            raise ZeroDivisionError
+        begun.set()
+        time.sleep(0.1)
+        ended.append(first)
+
+    with pytest.raises(ZeroDivisionError):
+        crew.split(part, 128, 10**9)
+    assert len(ended) == 1
+
+
+def test_parts_do_not_wait_for_who_does_not_come():
+    """As with passes: threads that others keep busy are not needed."""
+    crew, free = Crew(2), threading.Event()
+    busy = crew._pool.submit(free.wait)
+    assert crew.split(lambda *part: part, 128, 10**9) == [(0, 64), (64, 128)]
+    free.set()
+    busy.result()
+
+
+@pytest.mark.parametrize(("shortest", "patience"), [(20e-6, 50 * mail.TRIAL), (1.0, 1000)])
+def test_patience_is_measured_on_a_busy_machine(shortest, patience, monkeypatch):
+    """Helpers of a run that began next to others gave up at once, for as long as it took."""
+    lengths = iter([1.0] * (mail.TRIALS - 1) + [shortest])
+    times = iter([time for length in lengths for time in (5.0, 5.0 + length)])
+    monkeypatch.setattr(mail.time, "perf_counter", lambda: next(times))
+    assert mail.moments(1e-3) == pytest.approx(patience, rel=1e-3)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs a system that binds processes")
