@@ -11,6 +11,7 @@ one is predicted, where the same pass over the lines adds it first.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,8 +45,11 @@ class Update:
     scale: float
 
 
-class Postponed:
-    """Updates that wait for the next prediction through their weight, one for each."""
+class Postponed(threading.local):
+    """Updates that wait for the next prediction through their weight, one for each; every thread has its own.
+
+    Threads may share kernels: where one ends its block, others go on.
+    """
 
     def __init__(self) -> None:
         self._waiting: dict[int, tuple[Array, Update]] = {}

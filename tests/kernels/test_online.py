@@ -1,5 +1,6 @@
 """Mini-batches of one, driven by events, against the reference."""
 
+import threading
 from contextlib import nullcontext, suppress
 
 import numpy as np
@@ -12,6 +13,7 @@ from pcsim.errors import ShapeError
 from pcsim.hardware.clock import unit
 from pcsim.kernels import reference
 from pcsim.kernels.cpu import CpuKernels
+from pcsim.kernels.online import Update
 
 ACTIVATIONS = ["relu", "tanh", "sigmoid", "leaky_relu", "gelu", "identity"]
 SIZES = [(5, 3), (7, 11), (64, 10), (129, 65), (300, 260)]  # inputs, outputs
@@ -176,3 +178,22 @@ def test_updates_do_wait(monkeypatch):
             engine.step(np.ones((1, 6), "float32"), np.eye(4, dtype="float32")[:1])
         assert not applied
     assert len(applied) == 2
+
+
+def test_threads_postpone_each_for_itself():
+    """Where one ends its block while another goes on with the same kernels, updates got lost or doubled."""
+    cpu, weight = CpuKernels(), np.zeros((3, 2), "float32", order="F")
+    update = Update(weight.T, np.ones(2, "float32"), np.ones(3, "float32"), 1.0)
+
+    def other():
+        with cpu.postponing():
+            assert cpu.postponed.take(weight) is None
+
+    with cpu.postponing():
+        cpu.postponed.put(weight, update)
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+        assert cpu.postponed.allowed
+        assert not weight.any()
+    assert (weight == 1).all()
