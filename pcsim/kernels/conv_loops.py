@@ -13,7 +13,7 @@ import numpy as np
 
 from pcsim.architecture import ConvLayer
 from pcsim.kernels import Array
-from pcsim.kernels.loops import AdamConstants, adam, compiled
+from pcsim.kernels.loops import AdamConstants, adam, compiled, least
 
 SIGN: Any = np.int8  # of what keeps a sign only; elsewhere arrays are floating
 
@@ -112,11 +112,12 @@ def gate(z: Array, error: Array, leak: float, scale: float, first: int, out: Arr
 @compiled
 def fire(values: Array, leak: float, signs: Array) -> None:
     """Values = f(values), flat, in place, for f that is linear on either side of 0; keep which are above."""
-    factor = values.dtype.type(leak)
+    factor, lowest = values.dtype.type(leak), least(values, leak)
     for i in range(values.size):
-        above = values[i] > 0
+        value = values[i]
+        above = value > 0
         signs[i] = above
-        values[i] = values[i] if above else factor * values[i]
+        values[i] = value if above else factor * (lowest if value < lowest else value)
 
 
 @compiled

@@ -171,11 +171,18 @@ def compare(activity: Array, prediction: Array, out: Array) -> np.floating[Any]:
 
 
 @compiled
+def least(values: Array, leak: float) -> np.floating[Any]:
+    """Return what anything less is taken for below 0: where f is 0 there, −∞ must not make it NaN."""
+    return values.dtype.type(-np.inf) if leak != 0 else np.finfo(values.dtype).min
+
+
+@compiled
 def rectify(values: Array, leak: float, out: Array) -> None:
     """Out = values where positive, else leak · values; flat arrays."""
-    factor = values.dtype.type(leak)
+    factor, lowest = values.dtype.type(leak), least(values, leak)
     for i in range(values.size):
-        out[i] = values[i] if values[i] > 0 else factor * values[i]
+        value = values[i]
+        out[i] = value if value > 0 else factor * (lowest if value < lowest else value)
 
 
 @compiled
@@ -191,10 +198,11 @@ def relax(
     """Equation (2) in one pass over flat arrays, for activations that are linear on either side of 0."""
     number = activity.dtype.type
     k, own, cost, factor = number(step), number(precision), number(activity_decay), number(leak)
+    lowest = least(activity, leak)
     for i in range(activity.size):
         value = activity[i]
         slope = number(1) if value > 0 else factor
-        drive = slope * (feedback[i] - cost * slope * value)
+        drive = slope * (feedback[i] - cost * slope * (lowest if value < lowest else value))
         activity[i] = value + k * (drive - own * error[i])
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pcsim.kernels import Array, Relaxation
 from pcsim.kernels.compiler import Function, jit
-from pcsim.kernels.loops import absolute_sum, compiled
+from pcsim.kernels.loops import absolute_sum, compiled, least
 from pcsim.kernels.mail import Mail, address_of, block_function, do_blocks, new_mail
 
 Indices = NDArray[np.int64]
@@ -180,7 +180,7 @@ def relax_and_predict_block(operands: tuple[Any, ...], block: int) -> None:
     lines, activity, error, error_above, bias, constants, leak, opens, parts, out = operands
     number = activity.dtype.type
     k, own, above = number(constants.step), number(constants.precision), number(constants.precision_above)
-    cost, factor = number(constants.activity_decay), number(leak)
+    cost, factor, lowest = number(constants.activity_decay), number(leak), least(activity, leak)
     into, count = begin(bias, parts, out, block), 0
     sending, four = np.empty(4, np.int64), np.empty(4, activity.dtype)
     first, last = edges(len(activity), block)
@@ -189,9 +189,10 @@ def relax_and_predict_block(operands: tuple[Any, ...], block: int) -> None:
         if value > opens:
             back = above * receive(lines[neuron], error_above)
         slope = number(1) if value > 0 else factor
-        value += k * (slope * (back - cost * slope * value) - own * error[neuron])
+        bounded = lowest if value < lowest else value
+        value += k * (slope * (back - cost * slope * bounded) - own * error[neuron])
         activity[neuron] = value
-        rate = value if value > 0 else factor * value
+        rate = value if value > 0 else factor * (lowest if value < lowest else value)
         if rate != 0:
             sending[count], four[count] = neuron, rate
             count += 1
@@ -259,10 +260,10 @@ def weigh(
         senders: set to f(ĥ_l), (n,).
         receivers: set to e_{l+1}, (m,).
     """
-    number = senders.dtype.type
+    number, lowest = senders.dtype.type, least(senders, leak)
     for neuron in range(len(senders)):
         value = activity[neuron]
-        senders[neuron] = value if value > 0 else number(leak) * value
+        senders[neuron] = value if value > 0 else number(leak) * (lowest if value < lowest else value)
     for neuron in range(len(receivers)):
         receivers[neuron] = error[neuron]
         bias[neuron] += number(scale) * error[neuron]

@@ -15,7 +15,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from pcsim.architecture import ConvLayer
 from pcsim.engine.fast import FastEngine
-from pcsim.kernels import Relaxation, reference
+from pcsim.kernels import Relaxation, conv_loops, reference
 from pcsim.kernels.cpu import CpuKernels
 from pcsim.kernels.products import Choices, OwnProducts
 from pcsim.learning import MQ, SGD, Adam
@@ -303,3 +303,12 @@ def test_training_holds_little(rule):
     tracemalloc.stop()
     windows = 4 * 64 * (5 * 5 * 16) * (12 * 12)  # bytes a number, samples, terms, places
     assert peak < windows / 3
+
+
+def test_infinite_rectified():
+    """A rectified neuron at −∞ is silent; 0 · −∞ made it NaN."""
+    for leak, expected in ((0.0, [0, 0, np.inf]), (0.01, [-np.inf, -0.02, np.inf])):
+        values, signs = np.array([-np.inf, -2, np.inf]), np.empty(3, conv_loops.SIGN)
+        conv_loops.fire(values, leak, signs)
+        assert values.tolist() == expected
+        assert signs.tolist() == [0, 0, 1]

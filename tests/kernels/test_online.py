@@ -11,7 +11,7 @@ import pcsim
 from pcsim.engine.event import EventEngine
 from pcsim.errors import ShapeError
 from pcsim.hardware.clock import unit
-from pcsim.kernels import reference
+from pcsim.kernels import Relaxation, reference
 from pcsim.kernels.cpu import CpuKernels
 from pcsim.kernels.online import Update
 
@@ -197,3 +197,31 @@ def test_threads_postpone_each_for_itself():
         assert cpu.postponed.allowed
         assert not weight.any()
     assert (weight == 1).all()
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "identity"])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("value", [-np.inf, np.inf, np.nan])
+@np.errstate(all="ignore")
+def test_infinite_activities(cpu, activation, batch, value):
+    """A rectified neuron at −∞ is silent: 0 · −∞ made everything that it is connected to NaN."""
+    constants, found = Relaxation(0.1, 1.0, 0.5, 0.2), []
+    for kernels in (cpu, reference):
+        rng = np.random.default_rng(6)
+        activity, error, above = (rng.standard_normal((batch, size)) for size in (5, 5, 4))
+        weight, bias = rng.standard_normal((4, 5)), rng.standard_normal(4)
+        activity[0, 2] = value
+        synapses, up = kernels.dense(activation, batch), np.empty((batch, 4))
+        placed, learnt, moved = synapses.place(weight), synapses.place(weight.copy()), activity.copy()
+        synapses.predict(activity, placed, bias, up)
+        norm = kernels.sgd_step(learnt, bias.copy(), above, activity, activation, 0.1)
+        kernels.relax(moved, error, 0.5 * above @ weight, activation, 0.1, 1.0, 0.2)
+        fused, after = activity.copy(), np.empty((batch, 4))
+        if batch == 1 and kernels is cpu:
+            synapses.relax_and_predict(fused, error, above, placed, bias, constants, after)
+        else:
+            kernels.relax(fused, error, 0.5 * above @ weight, activation, 0.1, 1.0, 0.2)
+            synapses.predict(fused, placed, bias, after)
+        found.append((up, learnt, np.array(norm), moved, fused, after))
+    for ours, expected in zip(*found, strict=True):
+        assert_allclose(ours, expected, rtol=1e-12, atol=1e-12)
