@@ -25,7 +25,7 @@ def make_kernels(
         say: is told what takes long.
 
     Raises:
-        ConfigurationError: an unknown backend, fewer than one thread, or no GPU.
+        ConfigurationError: an unknown backend, fewer than one thread, no GPU, or a compiler that is off.
     """
     if name not in BACKENDS:
         raise ConfigurationError(f"backend '{name}': {nearest(name, BACKENDS)}")
@@ -37,10 +37,20 @@ def make_kernels(
         from pcsim.kernels.cuda import CudaKernels
 
         return cast("Kernels", CudaKernels())  # its arrays are `DeviceArray`
+    _need_compiler()
     from pcsim.kernels.cpu import CpuKernels
 
     _compile(dtype, say)
     return CpuKernels(threads)
+
+
+def _need_compiler() -> None:
+    import numba
+
+    if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+        raise ConfigurationError(
+            "backend 'cpu': NUMBA_DISABLE_JIT is set, but it must be compiled: unset that, or use 'reference'"
+        )
 
 
 def _compile(dtype: str, say: Callable[[str], None]) -> None:
