@@ -84,6 +84,9 @@ verifier = of("experiments/verify.py", GOLDEN)
 tiles, blocked = of("kernels/tiles.py", CPU), of("kernels/blocked.py", CPU)
 cpu, products = of("kernels/cpu.py", CPU), of("kernels/products.py", CPU)
 mail, passes = of("kernels/mail.py", "tests/kernels/test_crew.py"), of("kernels/passes.py", ONLINE)
+measured = of("kernels/measured.py", CPU, "tests/kernels/test_measured.py")
+crew = of("kernels/crew.py", "tests/kernels/test_crew.py")
+compiler = of("kernels/compiler.py", "tests/kernels/test_compiler.py")
 script, fusion = of("engine/script.py", SCRIPT), of("engine/fusion.py", SCRIPT, "tests/engine/test_fusion.py")
 table, one_a_folder = (
     of("tracing/table.py", "tests/tracing/test_writer.py"),
@@ -212,7 +215,13 @@ BUGS = [
     table("        self._arrange()\n        self._put(columns, copy)", "        self._put(columns, copy)"),
     table("        self._arrange()\n        new =", "        new ="),
     table("self._bytes_taken + self._room * self._row_bytes >=", "self._bytes_taken >"),
-    products("            self._learn_from_others()\n            if not self._lines(key):", "            if not self._lines(key):"),
+    measured("    kept += [line for line in found if line.key not in known]", "    kept = found + kept"),
+    measured("others[:MOST_OTHERS]", "[]"),
+    mail("read(mail, AWAKE) > 0", "read(mail, AWAKE) != 0"),
+    mail("    add(mail, AWAKE, more)", "    add(mail, AWAKE, 0)"),
+    crew("if not all(call.done() for call in self._called):", "if False:"),
+    crew("self._change.wait_for(lambda: self._helping == 0)", "pass"),
+    compiler("digest.update(source.encode() + b\"\\0\" + (PACKAGE / source).read_bytes())", "digest.update(source.encode())"),
     one_a_folder("if mine in _held:", "if True:"),
     sweeping("                os.environ.pop(name, None)", "                pass"),
     sweeping("    resource_tracker.ensure_running()", "    pass"),

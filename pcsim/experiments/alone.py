@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import threading
 import time
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pcsim.errors import PcsimError
+from pcsim.locks import lock
 
 FILE = ".lock"
 EVERY = 0.1  # seconds between looks at a folder that another process is in
@@ -43,7 +43,7 @@ def alone(folder: Path, patience: float = 0.0) -> Iterator[None]:
         raise PcsimError(f"cannot write {folder}: {error.strerror}") from error
     try:
         deadline = time.monotonic() + patience
-        while not _locked(descriptor):
+        while not lock(descriptor):
             if time.monotonic() >= deadline:
                 raise PcsimError(
                     f"{folder}: another process trains there: wait for it, or give another folder"
@@ -54,14 +54,3 @@ def alone(folder: Path, patience: float = 0.0) -> Iterator[None]:
     finally:
         _held.discard(mine)
         os.close(descriptor)
-
-
-def _locked(descriptor: int) -> bool:
-    """Try to lock a file; say whether no other process has it."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # there are no locks here
-        return True
-    return True

@@ -11,7 +11,8 @@ from typing import Any
 from threadpoolctl import threadpool_info
 
 from pcsim.engine.threads import time_threads
-from pcsim.kernels.products import Choices, Measured, machine, processor
+from pcsim.kernels.measured import Measured, processor
+from pcsim.kernels.products import Choices, machine
 from pcsim.network.network import Network
 
 SHAPES = ((64, 3072, 1024), (64, 1024, 1024))  # batch, inputs, outputs: the paper's network

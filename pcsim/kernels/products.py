@@ -7,12 +7,9 @@ Its result is kept on disk: the choice decides the rounding, and a run must give
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +20,7 @@ import numpy as np
 from pcsim.kernels import Array, blocked, loops
 from pcsim.kernels.cache import cache_folder
 from pcsim.kernels.crew import ALONE, Crew, one_thread_a_library
+from pcsim.kernels.measured import Key, Measured, keep, load, processor
 from pcsim.kernels.scratch import Scratch
 
 REPETITIONS = 7
@@ -232,37 +230,6 @@ def _torch() -> Provider:
 MAKERS: dict[str, Callable[[], Provider]] = {"pcsim": OwnProducts, "numpy": _numpy, "torch": _torch}
 
 
-Key = tuple[str, int, int, int, str]  # product, batch, inputs, outputs, type of numbers
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One line of the self-test.
-
-    Attributes:
-        product: predict, feedback or hebbian.
-        batch: samples.
-        inputs: presynaptic neurons, n.
-        outputs: postsynaptic neurons, m.
-        dtype: of the numbers.
-        provider: its name.
-        gflops: speed on one thread, two operations a multiplication.
-    """
-
-    product: str
-    batch: int
-    inputs: int
-    outputs: int
-    dtype: str
-    provider: str
-    gflops: float
-
-    @property
-    def key(self) -> Key:
-        """What was measured."""
-        return self.product, self.batch, self.inputs, self.outputs, self.dtype
-
-
 class Choices:
     """The fastest provider by product and shape, measured once and kept in a file.
 
@@ -278,7 +245,7 @@ class Choices:
         self._path = path or cache_folder() / "products.json"
         self._chosen: dict[Key, Provider] = {}
         self._providers: dict[str, Provider] = {}
-        self.measured: list[Measured] = self._load()
+        self.measured: list[Measured] = load(self._path, machine(), self.names)
 
     def provider(self, name: str) -> Provider:
         """Return a provider by name; torch is loaded only if it is asked for."""
@@ -289,7 +256,7 @@ class Choices:
     @property
     def names(self) -> tuple[str, ...]:
         """What this machine has."""
-        return tuple(name for name in MAKERS if name != "torch" or find_spec("torch") is not None)
+        return tuple(name for name in MAKERS if name != "torch" or _installed("torch"))
 
     def best(self, product: str, batch: int, inputs: int, outputs: int, dtype: str) -> Provider:
         """Return the fastest provider of a product of this shape."""
@@ -302,60 +269,41 @@ class Choices:
         product, batch, inputs, outputs, dtype = key
         if batch * inputs * outputs < WORTH_A_TEST:
             return self.provider("pcsim")
-        if not self._lines(key):
-            self._learn_from_others()
+        if not self._lines(key):  # another process may have found it meanwhile
+            self._take(load(self._path, machine(), self.names))
         if not self._lines(key):
             providers = [self.provider(name) for name in self.names]
             found = measure(product, batch, inputs, outputs, providers, dtype)
-            self._learn_from_others()
-            if not self._lines(key):
-                self.measured += found
-                self._save()
+            self._take(keep(self._path, machine(), self.names, found))
         return self.provider(self._lines(key)[0].provider)
 
     def _lines(self, key: Key) -> list[Measured]:
         return [line for line in self.measured if line.key == key]
 
-    def _learn_from_others(self) -> None:
-        """Add what other processes have found meanwhile: who was first decides, and all multiply alike."""
+    def _take(self, lines: list[Measured]) -> None:
+        """Add lines of what is not known yet: whoever was first decides, and all processes multiply alike."""
         known = {line.key for line in self.measured}
-        self.measured += [line for line in self._load() if line.key not in known]
-
-    def _load(self) -> list[Measured]:
-        try:
-            kept = json.loads(self._path.read_text())
-            return [Measured(**line) for line in kept["measured"]] if kept["machine"] == machine() else []
-        except (OSError, ValueError, KeyError, TypeError):
-            return []
-
-    def _save(self) -> None:
-        kept = {"machine": machine(), "measured": [asdict(line) for line in self.measured]}
-        temporary = self._path.with_suffix(f".{os.getpid()}")
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(kept, indent=1))
-            temporary.replace(self._path)
-        except OSError:  # a read-only home costs a second a run, not the run
-            temporary.unlink(missing_ok=True)
+        self.measured += [line for line in lines if line.key not in known]
 
 
 def machine() -> dict[str, str]:
     """Return what a self-test depends on: processor, libraries, what steers them, and who is tested."""
-    versions = {name: metadata.version(name) for name in ("numpy", "torch") if find_spec(name)}
+    versions = {name: _version(name) for name in ("numpy", "torch") if _installed(name)}
     core = {"openblas_core": os.environ.get("OPENBLAS_CORETYPE", "")}
     return {"processor": processor(), **versions, **core, "providers": " ".join(MAKERS)}
 
 
-def processor() -> str:
-    """Return the processor's name."""
+def _installed(name: str) -> bool:
+    """Return whether a library can be imported; a folder that happens to have its name is none."""
+    found = find_spec(name)
+    return found is not None and found.origin is not None
+
+
+def _version(name: str) -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    facts = dict(line.split(":", 1) for line in lines if ":" in line)
-    named = {key.strip(): value.strip() for key, value in facts.items()}
-    model = [named.get(key, "") for key in ("model name", "cpu family", "model")]
-    return " ".join(part for part in model if part) or platform.processor()
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:  # it was not installed by a package manager
+        return "unknown"
 
 
 def measure(
