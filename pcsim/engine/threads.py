@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from pcsim.network.connection import as_matrix
+from pcsim.network.connection import Dense, as_matrix
 from pcsim.network.network import Network
 
 # Multiplications of the largest product below which one thread of BLAS serves best: BLAS threads wait by
@@ -18,6 +18,7 @@ from pcsim.network.network import Network
 # Our own threads do not, but gain little where a product takes less than some 40 microseconds.
 ONE_THREAD_BELOW = 4_000_000
 ONE_THREAD_BELOW_ONLINE = 1_000_000  # with mini-batches of one: to fetch a weight takes longer than to use it
+CLOSE = 1.03  # times the least time: fewer threads that come so close are chosen, for it is within the noise
 WORTH_IT = 0.85  # of the time on one thread that several may take: less gain is not worth the other cores
 REPETITIONS = 9
 WARMING = 0.05  # seconds of work before the measurement, until all threads are awake
@@ -48,7 +49,8 @@ def choose_threads(network: Network, batch: int, say: Callable[[str], None] = la
     milliseconds = time_threads(network, batch)
     if len(milliseconds) == 1:
         return 1
-    best = min(milliseconds, key=lambda threads: milliseconds[threads])
+    least = min(milliseconds.values())
+    best = min(threads for threads, time in milliseconds.items() if time <= CLOSE * least)
     if milliseconds[best] > WORTH_IT * milliseconds[1]:
         best = 1
     timings = ", ".join(f"{count}: {time:.2f} ms" for count, time in milliseconds.items())
@@ -56,10 +58,16 @@ def choose_threads(network: Network, batch: int, say: Callable[[str], None] = la
     return best
 
 
+def numbers_to_try(most: int) -> list[int]:
+    """Return which numbers of threads are timed: powers of two, and as many as there may be."""
+    return [2**n for n in range(most.bit_length()) if 2**n < most] + [most]
+
+
 def time_threads(network: Network, batch: int) -> dict[int, float]:
     """Return the median milliseconds of the largest prediction, by threads; one only for a library's."""
     from pcsim.kernels.cpu import CpuKernels
     from pcsim.kernels.cpu_conv import CpuConvolution
+    from pcsim.kernels.passes import BLOCKS
 
     largest = max(network.connections, key=lambda connection: connection.multiplications)
     rng, dtype = np.random.default_rng(0), network.dtype
@@ -67,7 +75,8 @@ def time_threads(network: Network, batch: int) -> dict[int, float]:
     weight = as_matrix(rng.random(largest.weight_shape).astype(dtype))
     bias = np.zeros(len(weight), dtype)
     milliseconds: dict[int, float] = {}
-    for threads in range(1, cores + 1):
+    in_passes = batch == 1 and isinstance(largest, Dense)
+    for threads in numbers_to_try(min(cores, BLOCKS) if in_passes else cores):
         kernels = CpuKernels(threads)
         synapses = largest.synapses(kernels, batch, dtype)
         placed = synapses.place(weight)

@@ -8,8 +8,14 @@ from pcsim.network.network import Network
 
 @pytest.mark.parametrize(
     ("milliseconds", "best"),
-    [({1: 10.0, 2: 6.0}, 2), ({1: 10.0, 2: 9.0}, 1), ({1: 10.0}, 1), ({1: 9.0, 2: 6.0, 3: 5.0, 4: 7.0}, 3)],
-    ids=["two pay", "two hardly pay", "a library multiplies", "four are too many"],
+    [
+        ({1: 10.0, 2: 6.0}, 2),
+        ({1: 10.0, 2: 9.0}, 1),
+        ({1: 10.0}, 1),
+        ({1: 9.0, 2: 6.0, 3: 5.0, 4: 7.0}, 3),
+        ({1: 10.0, 2: 6.1, 4: 6.0, 8: 5.95}, 2),
+    ],
+    ids=["two pay", "two hardly pay", "a library multiplies", "four are too many", "eight gain a hair"],
 )
 def test_choice(milliseconds, best, monkeypatch):
     """The fastest number is taken if it is worth the processors that others could use."""
@@ -33,3 +39,16 @@ def test_every_number_of_threads_is_timed(batch, monkeypatch):
     found = threads.time_threads(Network.dense([1024, 1024]), batch)
     assert found.keys() == {1, 2}
     assert all(0 < time < 1000 for time in found.values())
+
+
+@pytest.mark.parametrize(
+    ("cores", "batch", "expected"),
+    [(1, 64, [1]), (2, 64, [1, 2]), (6, 64, [1, 2, 4, 6]), (16, 64, [1, 2, 4, 8, 16]), (64, 1, [1, 2, 4])],
+)
+def test_few_numbers_are_tried(cores, batch, expected, monkeypatch):
+    """With 64 cores the self-test took seconds; and a pass over a weight has but four blocks to share."""
+    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.setattr("pcsim.kernels.products.WORTH_A_TEST", 10**9)
+    monkeypatch.setattr(threads, "WARMING", 0.0)
+    monkeypatch.setattr(threads, "REPETITIONS", 1)
+    assert list(threads.time_threads(Network.dense([128, 64]), batch)) == expected
