@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass
-from importlib import metadata
-from importlib.util import find_spec
 from typing import Any
 
 from threadpoolctl import threadpool_info
 
 from pcsim.engine.threads import time_threads
 from pcsim.kernels.measured import Measured, processor
-from pcsim.kernels.products import Choices, machine
+from pcsim.kernels.products import Choices, machine, versions
 from pcsim.network.network import Network
 
 SHAPES = ((64, 3072, 1024), (64, 1024, 1024))  # batch, inputs, outputs: the paper's network
@@ -54,12 +52,11 @@ def examine() -> Machine:
     for batch, inputs, outputs in SHAPES:
         for product in ("predict", "feedback", "hebbian"):
             choices.best(product, batch, inputs, outputs, "float32")
-    names = [name for name in ("numpy", "numba", "torch") if find_spec(name)]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return Machine(
         processor(),
         cores,
-        {name: metadata.version(name) for name in names} | {"openblas": machine()["openblas_core"] or "auto"},
+        versions("numpy", "numba", "torch") | {"openblas": machine()["openblas_core"] or "auto"},
         [f"{one['internal_api']} {one.get('architecture', '')}".strip() for one in threadpool_info()],
         choices.measured,
         time_threads(Network.dense([1024, 1024]), 64),

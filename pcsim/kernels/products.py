@@ -288,9 +288,13 @@ class Choices:
 
 def machine() -> dict[str, str]:
     """Return what a self-test depends on: processor, libraries, what steers them, and who is tested."""
-    versions = {name: _version(name) for name in ("numpy", "torch") if _installed(name)}
     core = {"openblas_core": os.environ.get("OPENBLAS_CORETYPE", "")}
-    return {"processor": processor(), **versions, **core, "providers": " ".join(MAKERS)}
+    return {"processor": processor(), **versions("numpy", "torch"), **core, "providers": " ".join(MAKERS)}
+
+
+def versions(*names: str) -> dict[str, str]:
+    """Return the versions of those libraries that are here."""
+    return {name: _version(name) for name in names if _installed(name)}
 
 
 def _installed(name: str) -> bool:
