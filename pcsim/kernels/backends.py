@@ -18,6 +18,9 @@ def make_kernels(
 ) -> Kernels:
     """Return the kernels of a backend, compiled and ready.
 
+    With "cpu" BLAS, OpenMP and torch keep to one thread, in the whole process and from now on: their threads
+    wait by spinning, and would take the processors from ours between two calls.
+
     Args:
         name: "reference" (NumPy), "cpu" (the fastest products at hand and compiled loops) or "cuda" (a GPU).
         dtype: type of numbers that the compiled loops must be ready for.
