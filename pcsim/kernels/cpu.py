@@ -46,6 +46,7 @@ class CpuKernels(AddingSteps):
     """
 
     to_device = staticmethod(reference.to_device)
+    load = staticmethod(reference.load)
     snapshot = staticmethod(reference.snapshot)
     free_energy = staticmethod(reference.free_energy)
 
@@ -173,6 +174,49 @@ class CpuKernels(AddingSteps):
         loops.relax(into, flat(error), flat(feedback), step, precision, activity_decay, leak)
         put_back(into, activity)
 
+    def relax_and_compare(
+        self,
+        activity: Array,
+        error: Array,
+        feedback: Array,
+        prediction: Array,
+        activation: ActivationName,
+        step: float,
+        precision: float,
+        activity_decay: float,
+    ) -> float:
+        """`relax`, then `compare`."""
+        leak = LEAKS.get(activation)
+        if leak is None:
+            self.relax(activity, error, feedback, activation, step, precision, activity_decay)
+            return self.compare(activity, prediction, error)
+        moved, formed = flat(activity), flat(error)
+        constants = step, precision, activity_decay, leak
+        norm = loops.relax_and_compare(moved, formed, flat(feedback), flat(prediction), *constants)
+        put_back(moved, activity)
+        put_back(formed, error)
+        return 0.5 * float(norm) / len(error)
+
+    def clamp_and_compare(
+        self,
+        target: Array,
+        prediction: Array,
+        output_name: OutputName,
+        mix: float,
+        activity: Array,
+        error: Array,
+    ) -> float:
+        """The clamp, then `compare_output`; softmax is worked out once."""
+        said = self.output(output_name, prediction)
+        if mix == 0:
+            self.copy(target, activity)
+            return self.compare(activity, said, error)
+        clamped, formed = flat(activity), flat(error)
+        norm = loops.clamp_and_compare(flat(target), flat(said), mix, clamped, formed)
+        put_back(clamped, activity)
+        put_back(formed, error)
+        return 0.5 * float(norm) / len(error)
+
     def nlms_step(
         self, weight: Array, bias: Array, error_above: Array, activity: Array, activation: ActivationName
     ) -> float:
@@ -188,14 +232,14 @@ class CpuKernels(AddingSteps):
         activity: Array,
         activation: ActivationName,
         moments: tuple[Array, Array, Array, Array],
-        updates: int,
+        updates: Array,
         rate: float,
         beta1: float,
         beta2: float,
         epsilon: float,
     ) -> float:
         """Adam on −G_l, block by block; return the mean |Δ|."""
-        corrections = 1 / (1 - beta1**updates), 1 / (1 - beta2**updates)
+        corrections = reference.adam_corrections(updates, beta1, beta2)
         constants = loops.AdamConstants(1 / len(activity), rate, beta1, beta2, *corrections, epsilon)
         first_moment, second_moment, bias_first, bias_second = moments
         error, rates = by_neuron(error_above), self.rates(activation, activity)

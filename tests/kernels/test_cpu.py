@@ -198,10 +198,10 @@ def test_threads_change_no_bit(batch, dtype, tmp_path, monkeypatch):
     for threads in (1, 2, 3):
         cpu, rng = CpuKernels(threads, Choices(tmp_path / "none")), np.random.default_rng(5)
         activity, error, weight, bias = draw(rng, dtype, (batch, 300), (batch, 260), (260, 300), (260,))
-        up, down, v = np.empty_like(error), np.empty_like(activity), np.array([1e-3])
+        up, down, v, n = np.empty_like(error), np.empty_like(activity), np.array([1e-3]), np.zeros(1)
         cpu.predict(activity, weight, bias, "relu", up)
         cpu.feedback(error, weight, 1.0, down)
-        magnitude = cpu.mq_step(weight, bias, error, activity, "relu", v, 1e-3, 1e-3, 1e-6, 0.9)
+        magnitude = cpu.mq_step(weight, bias, error, activity, "relu", v, n, 1e-3, 1e-3, 1e-6, 0.9)
         results.append([array.tobytes() for array in (up, down, weight, bias, v, np.array(magnitude))])
     assert results[0] == results[1] == results[2]
 
