@@ -227,3 +227,23 @@ def test_the_host_may_not_wait_while_it_records(small_kernels):
     assert array.copy().tolist() == np.zeros((2, 3)).tolist()
     replay()
     assert array.copy().tolist() == host.tolist()
+
+
+def test_a_recorded_step_has_as_many_nodes_as_the_roofline_says(small_kernels, rng, monkeypatch):
+    """docs/performance-cuda.md counts the launches of a step on paper: here they are counted as they come."""
+    from pcsim.experiments.bench.roofline import step
+    from pcsim.kernels.cuda_arrays import HostProducts
+    from pcsim.kernels.cuda_simulator import SimulatedStream
+
+    if not isinstance(small_kernels.products, HostProducts):
+        pytest.skip("the nodes of a CUDA graph are not counted")
+    nodes, do = [], SimulatedStream.do
+    network = Network.dense(SIZES)
+    program = Program.build(network, Schedule("sequential", 1))
+    engine = FastEngine(program, network.layers(2, RULE, small_kernels))
+    for _ in range(2):
+        monkeypatch.setattr(SimulatedStream, "do", lambda *given: nodes.append(given) or do(*given))
+        nodes.clear()
+        engine.step(rng.random((2, 5), dtype="float32"), np.eye(2, dtype="float32"))
+        monkeypatch.setattr(SimulatedStream, "do", do)
+    assert len(nodes) == sum(work.launches for work in step(SIZES, 2, 1))
