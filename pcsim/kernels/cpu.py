@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pcsim.architecture import ConvLayer
+from pcsim.errors import ShapeError
 from pcsim.kernels import ActivationName, Array, OutputName, loops, online, passes, products, reference
 from pcsim.kernels.cpu_conv import CpuConvolution
 from pcsim.kernels.crew import Crew, one_thread_a_library
@@ -29,9 +30,15 @@ from pcsim.kernels.steps import AddingSteps
 class RowSynapses(DenseSynapses):
     """One dense connection with mini-batches of several samples."""
 
+    kernels: CpuKernels
+
     def place(self, weight: Array) -> Array:
         """Return the weight row by row, as the products read it: a copy only after online learning."""
         return weight if weight.flags.c_contiguous else roomy_copy(weight)
+
+    def settled(self, weight: Array) -> Array:
+        """Return the weight after what it has learnt online, if that was put off."""
+        return self.kernels.settled(weight)
 
 
 class CpuKernels(AddingSteps):
@@ -247,6 +254,7 @@ class CpuKernels(AddingSteps):
         if by_lines(weight) and len(activity) == 1:  # then the same from the other end
             left, right = rates, error
             weight, first_moment, second_moment = weight.T, first_moment.T, second_moment.T
+        refuse_scattered(weight)
         provider = self.provider("hebbian", len(activity), weight)
         arranged = provider.arrange(right, self.crew)
         norms = provider.adam(left, arranged, weight, first_moment, second_moment, constants, self.crew)
@@ -288,6 +296,7 @@ class CpuKernels(AddingSteps):
         batch, elements = len(activity), weight.size + bias.size
         if batch == 1:
             return self._rank_one_step(weight, bias, error_above[0], activity, activation, rate) / elements
+        refuse_scattered(weight)
         rates, error = self.rates(activation, activity), by_neuron(error_above)
         provider = self.provider("hebbian", batch, weight)
         arranged, scale = provider.arrange(rates, self.crew), rate / batch
@@ -317,6 +326,13 @@ class CpuKernels(AddingSteps):
         else:
             self.apply(online.Update(weight.T, rates, error_copy, rate))
         return norm
+
+    def settled(self, weight: Array) -> Array:
+        """Return the weight after the update that was put off, if there is one."""
+        late = self.postponed.take(weight)
+        if late is not None:
+            self.apply(late)
+        return weight
 
     def apply(self, update: online.Update) -> None:
         """Let a weight learn what one sample teaches it."""
@@ -349,3 +365,15 @@ class CpuKernels(AddingSteps):
             outputs, inputs = weight.shape
             self._chosen[key] = self.choices.best(product, batch, inputs, outputs, weight.dtype.name)
         return self._chosen[key]
+
+
+def refuse_scattered(weight: Array) -> None:
+    """Refuse a weight whose rows do not follow each other in memory: compiled code would change a copy.
+
+    Raises:
+        ShapeError: it is such a one.
+    """
+    if not weight.flags.c_contiguous:
+        raise ShapeError(
+            f"weight of shape {weight.shape} does not lie row by row: expected what `Synapses.place` gives"
+        )

@@ -156,7 +156,7 @@ class Layer:
 
     @weight.setter
     def weight(self, weight: Array) -> None:
-        self._weight = weight
+        self._weight = self.synapses.place(weight)
 
     @property
     def memory(self) -> tuple[Array, ...]:

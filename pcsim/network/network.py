@@ -222,8 +222,9 @@ class Network:
     ) -> tuple[Layer, ...]:
         """Make the local units for mini-batches of `batch` samples; they share the network's parameters.
 
-        Where the kernels want a weight in another layout, the network takes over their copy of it, so that
-        `parameters` shows what the latest units have learnt (but for a GPU: see `gather`).
+        Where the kernels want a weight in another layout, the network takes over their copies of weight and
+        bias, so that `parameters` shows what the latest units have learnt (but for a GPU: see `gather`), and
+        units that were made before go on with parameters of their own.
         """
         made = []
         for traits, connection, (weight, bias) in zip(
@@ -255,7 +256,7 @@ class Network:
             prediction = kernels.mini_batch((len(activity), connection.outputs), self.dtype)
             placed = kernels.to_device(as_matrix(weight)), kernels.to_device(bias)
             synapses = connection.synapses(kernels, len(activity), self.dtype)
-            synapses.predict(activity, *placed, prediction)
+            synapses.predict(activity, synapses.settled(placed[0]), placed[1], prediction)
             activity = prediction
         output = self.traits[-1].output
         assert output is not None
@@ -263,10 +264,14 @@ class Network:
 
 
 def _shared(unit: Layer, own: tuple[Array, Array]) -> tuple[Array, Array]:
-    """Return the parameters in memory that a unit works on, if it works in memory."""
+    """Return the parameters in memory that a unit works on, if it works in memory.
+
+    Whoever has a weight of its own gets a bias of its own, too: half a connection in common would be no use.
+    """
     weight, bias = own
     if isinstance(unit.weight, np.ndarray) and not np.may_share_memory(unit.weight, weight):
-        weight = unit.weight
+        weight, bias = unit.weight, bias.copy()
+        unit.bias = bias
     return weight, bias
 
 

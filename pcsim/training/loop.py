@@ -147,7 +147,9 @@ def train(
         epochs: passes through the training set.
         seed: of the order of samples.
         shuffle: whether each epoch draws a new order.
-        after_step: called with the index of each mini-batch, from 0.
+        after_step: called with the index of each mini-batch, from 0. With mini-batches of one what the last
+            sample has taught a weight may still wait: it is in the weight once `engine.layers` show it or
+            `Network.predict` has used it.
         after_epoch: called with where the training stands; its last epoch is the one that has ended.
         start: where to go on; network and engine must be as they were there.
 
