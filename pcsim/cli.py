@@ -44,7 +44,7 @@ from pcsim.commands.first_screen import FirstScreen
 from pcsim.errors import ConfigurationError, NonFiniteError, PcsimError, PeerError
 
 if TYPE_CHECKING:
-    from pcsim.experiments.run import RunSummary
+    from pcsim.experiments.summary import RunSummary
 
 # Heavy imports wait inside the commands, so that --help answers at once.
 app = typer.Typer(
