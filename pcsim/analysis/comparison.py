@@ -14,7 +14,8 @@ import numpy.typing as npt
 from pcsim.analysis.bits import most_ulps, unequal_bits
 from pcsim.analysis.stream import Piece, Progress, TraceLike, opened, pieces
 from pcsim.errors import ConfigurationError, TraceError, nearest
-from pcsim.tracing.reader import TableReader, TraceReader
+from pcsim.tracing.reader import TraceReader
+from pcsim.tracing.table_reader import TableReader
 
 Verdict = Literal[
     "equal bits",
