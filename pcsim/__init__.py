@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from pcsim.engine.observer import Observer, Statistics
     from pcsim.errors import LocalityError, NonFiniteError, PcsimError, ProgramError
     from pcsim.experiments.experiment import Experiment
-    from pcsim.experiments.run import RunSummary, run
+    from pcsim.experiments.run import run
+    from pcsim.experiments.summary import RunSummary
     from pcsim.experiments.verify import verify
     from pcsim.hardware.clock import Hardware, Links, unit
     from pcsim.kernels.backends import make_kernels
@@ -37,7 +38,8 @@ _HOMES = {
     "pcsim.engine.observer": ("Observer", "Statistics"),
     "pcsim.errors": ("LocalityError", "NonFiniteError", "PcsimError", "ProgramError"),
     "pcsim.experiments.experiment": ("Experiment",),
-    "pcsim.experiments.run": ("RunSummary", "run"),
+    "pcsim.experiments.run": ("run",),
+    "pcsim.experiments.summary": ("RunSummary",),
     "pcsim.experiments.verify": ("verify",),
     "pcsim.hardware.clock": ("Hardware", "Links", "unit"),
     "pcsim.kernels.backends": ("make_kernels",),

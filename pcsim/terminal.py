@@ -17,7 +17,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from pcsim.engine.event import Event, Totals
     from pcsim.experiments.machine import Machine
-    from pcsim.experiments.run import RunSummary
+    from pcsim.experiments.summary import RunSummary
     from pcsim.experiments.verify import Deviation
     from pcsim.tracing.reader import TraceReader
     from pcsim.training.loop import Epoch
