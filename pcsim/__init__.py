@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pcsim.config import ModelConfig, load_model
-    from pcsim.engine.event import Event, EventEngine, Totals
+    from pcsim.engine.event import EventEngine
     from pcsim.engine.fast import FastEngine
     from pcsim.engine.observer import Observer, Statistics
+    from pcsim.engine.totals import Event, Totals
     from pcsim.errors import LocalityError, NonFiniteError, PcsimError, ProgramError
     from pcsim.experiments.experiment import Experiment
     from pcsim.experiments.run import run
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "pcsim.config": ("ModelConfig", "load_model"),
-    "pcsim.engine.event": ("Event", "EventEngine", "Totals"),
+    "pcsim.engine.event": ("EventEngine",),
+    "pcsim.engine.totals": ("Event", "Totals"),
     "pcsim.engine.fast": ("FastEngine",),
     "pcsim.engine.observer": ("Observer", "Statistics"),
     "pcsim.errors": ("LocalityError", "NonFiniteError", "PcsimError", "ProgramError"),

@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass, replace
 
 from pcsim.engine.backprop import BackpropEngine
 from pcsim.engine.distributed.plan import Share
-from pcsim.engine.event import EventEngine, Totals
+from pcsim.engine.event import EventEngine
 from pcsim.engine.fast import FastEngine
 from pcsim.engine.observer import Observer, Statistics
+from pcsim.engine.totals import Totals
 from pcsim.experiments.checkpoint import ResumableEngine
 from pcsim.experiments.distributed import watches_of
 from pcsim.experiments.recording import make_recorder, probes_of

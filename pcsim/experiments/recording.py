@@ -10,8 +10,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pcsim.engine.event import Totals
 from pcsim.engine.observer import Statistics
+from pcsim.engine.totals import Totals
 from pcsim.experiments.checkpoint import Bookmark
 from pcsim.experiments.experiment import Experiment
 from pcsim.experiments.task import Task

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pcsim.engine.distributed.plan import Share
-from pcsim.engine.event import Totals
+from pcsim.engine.totals import Totals
 from pcsim.experiments.task import EngineName, Task
 from pcsim.experiments.totals import UNCOUNTED
 from pcsim.training.loop import Epoch

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, replace
 
-from pcsim.engine.event import EventEngine, Totals
+from pcsim.engine.event import EventEngine
+from pcsim.engine.totals import Totals
 from pcsim.experiments.experiment import Experiment
 from pcsim.schedule.program import Program
 

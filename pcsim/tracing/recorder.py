@@ -35,7 +35,7 @@ class Energies(Protocol):
 
 
 class TimelineEvent(Protocol):
-    """What an event of a timeline tells; see `pcsim.engine.event`."""
+    """What an event of a timeline tells; see `pcsim.engine.totals`."""
 
     @property
     def kind(self) -> str: ...  # noqa: D102
