@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from operator import is_
 
 from pcsim.engine.observer import Observer, RepeatableObserver
-from pcsim.kernels import RecordingKernels
+from pcsim.kernels import Array, RecordingKernels
 from pcsim.learning import LEARNERS
 from pcsim.network.layer import Layer
 from pcsim.schedule.operation import Relax
@@ -29,8 +30,9 @@ RECORDABLE = (
 class Recording:
     """The training step of one engine, once it has been recorded.
 
-    The first step goes its usual way, in which kernels are compiled and scratch arrays made. The second one
-    is recorded and replayed. Observers look on while it is recorded, and note which numbers they will want.
+    The first step, and the first with other arrays, goes its usual way: kernels are compiled and scratch
+    arrays made. The second one is recorded and replayed. Observers look on while it is recorded, and note
+    which numbers they will want.
 
     Args:
         kernels: that can record.
@@ -43,8 +45,7 @@ class Recording:
     ) -> None:
         self._kernels, self._layers, self._observers = kernels, layers, observers
         self._again: Callable[[], None] | None = None
-        self._recorded_with: tuple[int, ...] = ()
-        self._steps = 0
+        self._acted_with: tuple[Array | None, ...] = ()
         self._impossible = False
 
     @classmethod
@@ -74,11 +75,12 @@ class Recording:
             step: its number, for observers.
             act: does all operations, with observers looking on.
         """
-        self._steps += 1
-        if self._steps == 1 or self._impossible:
-            return False
         held = self._held()
-        if self._again is None or held != self._recorded_with:
+        same = len(held) == len(self._acted_with) and all(map(is_, held, self._acted_with))
+        if self._impossible or not same:
+            self._acted_with, self._again = held, None
+            return False
+        if self._again is None:
             for observer in self._observers:
                 observer.begin_step(step)
             try:
@@ -87,7 +89,6 @@ class Recording:
                 self._impossible = True
                 warnings.warn(f"a training step cannot be recorded, so it is slower: {error}", stacklevel=3)
                 return False
-            self._recorded_with = held
         else:
             for observer in self._observers:
                 if isinstance(observer, RepeatableObserver):
@@ -97,8 +98,7 @@ class Recording:
         self._again()
         return True
 
-    def _held(self) -> tuple[int, ...]:
-        """Return which arrays the step works on, of those that somebody may have put in others' place."""
-        ends = self._layers[0].target, self._layers[-1].target
+    def _held(self) -> tuple[Array | None, ...]:
+        """Return the arrays that the step works on, of those that somebody may have put in others' place."""
         weights = (unit.weight for unit in self._layers[:-1])
-        return tuple(map(id, (*ends, *weights)))
+        return (self._layers[0].target, self._layers[-1].target, *weights)

@@ -22,6 +22,7 @@ from pcsim.schedule.program import Program, Schedule
 from pcsim.tracing.recorder import Probe, Recorder
 from pcsim.tracing.writer import TraceWriter
 
+pytestmark = pytest.mark.filterwarnings("error:a training step cannot be recorded")
 SIZES = (5, 4, 3, 2)
 RULE = MQ(0.05, decay=0.6)
 
@@ -119,8 +120,10 @@ def test_weights_from_elsewhere_are_learnt_on(small_kernels, rng, close):
     pair.check(close)
     unit = pair.device.layers[1]
     unit.weight = small_kernels.snapshot(unit.weight)
-    pair.step(rng)
-    pair.check(close)
+    for recorded in (False, True):
+        pair.step(rng)
+        pair.check(close)
+        assert pair.recorded == recorded
 
 
 def test_other_samples_between_replays_disturb_nothing(small_kernels, rng, close):
