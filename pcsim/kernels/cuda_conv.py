@@ -15,7 +15,7 @@ import numpy as np
 from pcsim.architecture import ConvLayer
 from pcsim.kernels import ActivationName, Array
 from pcsim.kernels.cuda_arrays import DeviceArray
-from pcsim.kernels.cuda_device import Kernel, Number, View, activation_functions, cuda
+from pcsim.kernels.cuda_device import Kernel, Number, Value, View, activation_functions, cuda
 from pcsim.kernels.cuda_launch import number_of
 
 if TYPE_CHECKING:
@@ -68,6 +68,14 @@ def fold_kernel(layer: ConvLayer, number: Number) -> Kernel:
     return cuda.jit(fold)
 
 
+def _exceeds(left: Value, right: Value) -> bool:
+    """Return whether a value wins over another one: NaN over every number, as in NumPy's max and argmax."""
+    return bool(left > right or (left != left and right == right))
+
+
+exceeds: Kernel = cuda.jit(_exceeds, device=True)
+
+
 @cache
 def fire_kernel(layer: ConvLayer, activation: ActivationName, number: Number) -> Kernel:
     """Return the kernel of p = pool(f(z)). Arguments, flat: out, z."""
@@ -87,7 +95,7 @@ def fire_kernel(layer: ConvLayer, activation: ActivationName, number: Number) ->
                     place = (row * size + i) * columns + column * size + j
                     value = function(z[(sample * positions + place) * made + channel])
                     total += value
-                    best = best if value <= best else value
+                    best = value if exceeds(value, best) else best
             out[at] = best if largest else total * number(share)
 
     return cuda.jit(fire)
@@ -116,13 +124,13 @@ def delta_kernel(layer: ConvLayer, activation: ActivationName, number: Number) -
                     for j in range(size):
                         other = (row // size * size + i) * columns + column // size * size + j
                         rate = function(z[(sample * positions + other) * made + channel])
-                        if rate > own or (rate == own and other < place):
+                        if exceeds(rate, own) or (other < place and not exceeds(own, rate)):
                             wins = False
-            out[at] = number(0)
+            came = number(0)
             if wins:
                 above = ((sample * made + channel) * down + row // size) * across + column // size
-                part = number(1) if largest else number(share)
-                out[at] = number(scale) * part * slope(value) * error[above]
+                came = number(scale) * (number(1) if largest else number(share)) * error[above]
+            out[at] = slope(value) * came  # for those who lose, too: a slope may be NaN
 
     return cuda.jit(delta)
 
