@@ -9,6 +9,7 @@ import pytest
 
 from pcsim.architecture import ConvLayer
 from pcsim.engine.fast import FastEngine
+from pcsim.errors import ShapeError
 from pcsim.kernels import reference
 from pcsim.learning import MQ, Adam
 from pcsim.network.network import Network
@@ -70,6 +71,13 @@ def test_nan_wins_its_pool(activation, kernels):
     for device, desired in zip(*results):
         np.testing.assert_array_equal(device, desired)
     assert np.isnan(results[0][0][0]).tolist() == [True] * 5 + [False]
+
+
+def test_more_than_32_bits_can_count_is_refused(kernels):
+    """Kernels address in 32 bits: beyond that they would write to the wrong place without a word."""
+    layer = ConvLayer((1, 2, 2), 2**27, 1, 1)
+    with pytest.raises(ShapeError, match="convolution of 4 images 1x2x2: 2147483648 numbers in one array"):
+        kernels.convolution(layer, "relu", 4, np.dtype("float32"))
 
 
 @pytest.mark.parametrize("rule", [MQ(0.05), Adam(0.01)], ids=["mq", "adam"])
