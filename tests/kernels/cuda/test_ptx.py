@@ -21,7 +21,7 @@ from numba import cuda, float32, float64, int64  # noqa: E402
 from numba.core import config  # noqa: E402
 
 from pcsim.architecture import ConvLayer  # noqa: E402
-from pcsim.kernels import cuda_conv, cuda_hebbian, cuda_local  # noqa: E402
+from pcsim.kernels import cuda_apply, cuda_conv, cuda_hebbian, cuda_local  # noqa: E402
 from pcsim.kernels.cuda_hebbian import Tile  # noqa: E402
 from pcsim.kernels.cuda_learning import ONE_SAMPLE  # noqa: E402
 
@@ -137,6 +137,31 @@ def test_the_gradient_stays_in_registers(tile, kind, capability, assemble):
         assert compiled.shared == shared
         # Two blocks an SM at the least: 65536 registers are all there are.
         assert compiled.registers * tile.across * tile.down <= 65536 // 2
+
+
+@each_capability
+@each_type
+def test_a_gradient_is_applied_in_one_pass(kind, capability, assemble):
+    """Each array is read once and written once, by a way for weights and another one for biases.
+
+    Loads beside them are those of v, or of Adam's two corrections.
+    """
+    number, numba_type = TYPES[kind]
+    vectors, is_double = (numba_type[::1],) * 4, kind == "float64"
+    for kernel, signature, loads, stores in (
+        (cuda_apply.apply_kernel(number), (*vectors, ONE, F64, F64, F64, ONE), 2 * 2 + 1, 2),
+        (
+            cuda_apply.apply_adam_kernel(number),
+            (*vectors, *vectors, *(ONE, *(F64,) * 4, ONE)),
+            2 * 4 + 2,
+            2 * 3,
+        ),
+    ):
+        compiled = assemble(kernel, signature, capability)
+        assert_in_registers(compiled)
+        assert (compiled.count(r"\bld\.global"), compiled.count(r"\bst\.global")) == (loads, stores)
+        assert compiled.count(r"\b(?:atom|red)\.global\S*add") == 1
+        assert is_double or compiled.count(r"\b(?:mul|fma|sqrt)\S*\.f64") == 0
 
 
 @each_capability

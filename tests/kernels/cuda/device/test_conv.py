@@ -81,15 +81,19 @@ def test_more_than_32_bits_can_count_is_refused(kernels):
 
 
 @pytest.mark.parametrize("rule", [MQ(0.05), Adam(0.01)], ids=["mq", "adam"])
-def test_training_steps(rule, small_kernels, rng, close):
-    """Through the program, with the label's own error: activities, errors and four-dimensional weights."""
-    words = ["1x5x5", "conv 2 3x3/1 max 2", "dense 3"]
+@pytest.mark.parametrize("size", [5, 6])
+def test_training_steps(size, rule, small_kernels, rng, close):
+    """Through the program, with the label's own error: activities, errors and four-dimensional weights.
+
+    Windows on the larger image are so many that a product forms the gradient.
+    """
+    words = [f"1x{size}x{size}", "conv 2 3x3/1 max 2", "dense 3"]
     network, twin = (Network.of(words, dtype="float64", learn_output_from="label") for _ in range(2))
     program = Program.build(network, Schedule("sequential", iterations=2, step_size=0.1))
     host = FastEngine(program, network.layers(2, rule))
     device = FastEngine(program, twin.layers(2, rule, small_kernels))
     for _ in range(2):
-        inputs, targets = rng.normal(size=(2, 25)), np.eye(3)[:2]
+        inputs, targets = rng.normal(size=(2, size**2)), np.eye(3)[:2]
         host.step(inputs, targets)
         device.step(inputs, targets)
         for unit, other in zip(host.layers, device.layers):
