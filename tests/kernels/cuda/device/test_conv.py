@@ -12,6 +12,7 @@ from pcsim.engine.fast import FastEngine
 from pcsim.errors import ShapeError
 from pcsim.kernels import reference
 from pcsim.learning import MQ, Adam
+from pcsim.network import predictor
 from pcsim.network.network import Network
 from pcsim.schedule.program import Program, Schedule
 
@@ -78,6 +79,17 @@ def test_more_than_32_bits_can_count_is_refused(kernels):
     layer = ConvLayer((1, 2, 2), 2**27, 1, 1)
     with pytest.raises(ShapeError, match="convolution of 4 images 1x2x2: 2147483648 numbers in one array"):
         kernels.convolution(layer, "relu", 4, np.dtype("float32"))
+
+
+def test_predictions_of_many_samples_leave_little_behind(kernels, rng, close, monkeypatch):
+    """Scratch is kept: that of a thousand images would fill gigabytes for as long as a run lasts."""
+    network = Network.of(["1x4x4", "conv 2 2x2/1", "dense 3"], dtype="float64", seed=1)
+    inputs, budget, before = rng.normal(size=(5, 16)), 2 * 9 * 4 * 8, set(kernels._kept)
+    whole = network.predict(inputs)
+    monkeypatch.setattr(predictor, "WINDOW_BYTES", budget)
+    close(network.predict(inputs, kernels), whole)
+    kept = [kernels._kept[key] for key in set(kernels._kept) - before]
+    assert max(array.size * array.dtype.itemsize for array in kept) <= budget
 
 
 @pytest.mark.parametrize("rule", [MQ(0.05), Adam(0.01)], ids=["mq", "adam"])
