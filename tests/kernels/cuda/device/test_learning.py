@@ -179,6 +179,26 @@ def test_adam_with_the_tile_of_production_in_float32(kernels, rng, close):
         close(device, host)
 
 
+def test_constants_are_floats(small_kernels, rng, monkeypatch):
+    """For an int, which a user may write, every kernel would be compiled once more."""
+    products, launch, seen = small_kernels.products, small_kernels.products.launch, []
+
+    def watch(kernel, grid, block, arguments):
+        seen.append([type(argument) for argument in arguments])
+        launch(kernel, grid, block, arguments)
+
+    monkeypatch.setattr(products, "launch", watch)
+    for number in (int, float):
+        for batch in (2, 26):
+            twins = Twins(small_kernels, rng, 3, 4, batch)
+            moments = tuple(small_kernels.to_device(np.zeros_like(twins.host[i])) for i in (0, 0, 1, 1))
+            n, constants = small_kernels.zeros((1,), np.float64), map(number, (1, 0, 0, 1))
+            small_kernels.sgd_step(*twins.device, "relu", number(1))
+            small_kernels.adam_step(*twins.device, "relu", moments, n, *constants)
+    middle = len(seen) // 2
+    assert seen[:middle] == seen[middle:]
+
+
 @pytest.mark.parametrize("batch", [2, 26], ids=["tile", "product"])
 def test_nan_reaches_weights_and_v(batch, small_kernels, rng):
     """A run that has diverged must be seen to have."""
