@@ -1,8 +1,9 @@
 """The arithmetic on a GPU: products by cuBLAS, everything else in Numba kernels, one pass over memory each.
 
 Functions and their meaning are those of `pcsim.kernels.reference`; arrays are `DeviceArray`. The kernels are
-in `cuda_hebbian` (weights) and `cuda_local` (activities and errors). Nothing here waits for the GPU: numbers
-that are found, such as energies, are `DeviceNumber` and wait when they are converted to float.
+in `cuda_hebbian` and `cuda_apply` (weights), `cuda_local` (activities and errors) and `cuda_conv`. Nothing
+here waits for the GPU: numbers that are found, such as energies, are `DeviceNumber` and wait when they are
+converted to float.
 """
 
 from __future__ import annotations
@@ -53,11 +54,7 @@ class CudaKernels(CudaLearning):
         out: DeviceArray,
     ) -> None:
         """p_{l+1} = W_l f(ĥ_l) + b_l."""
-        rates = activity
-        if activation != "identity":
-            rates = self.scratch("rates", activity.shape, activity.dtype)
-            self.fire(activity, activation, rates)
-        self.products.predict(rates, weight, bias, out)
+        self.products.predict(self.rates(activity, activation), weight, bias, out)
 
     def dense(self, activation: ActivationName, batch: int) -> DenseSynapses:
         """Return what computes a dense connection."""

@@ -1,4 +1,4 @@
-"""Arrays on the device, the two products with a weight, and the stream in which all work is queued.
+"""Arrays on the device, the products, and the stream in which all work is queued.
 
 On a GPU torch owns the memory and multiplies (cuBLAS), and Numba's kernels see the same memory. In Numba's
 simulator there is no torch with CUDA: NumPy multiplies, on copies. Kernels cannot tell the difference.
@@ -147,6 +147,12 @@ class Products(Protocol):
         """Form out = factor · error weight; (batch, m), (m, n) → (batch, n)."""
         ...
 
+    def hebbian(
+        self, error: DeviceArray, rates: DeviceArray, out: DeviceArray, bias_out: DeviceArray
+    ) -> None:
+        """Form G = the mean of error ratesᵀ, g = that of error; (batch, m), (batch, n) → (m, n), (m,)."""
+        ...
+
 
 class HostProducts:
     """NumPy on copies, for the simulator: slow, and right."""
@@ -174,6 +180,13 @@ class HostProducts:
     def feedback(self, error: DeviceArray, weight: DeviceArray, factor: float, out: DeviceArray) -> None:
         """See `Products`."""
         self._stream.do(lambda: _fill(out, factor * (_host(error) @ _host(weight))))
+
+    def hebbian(
+        self, error: DeviceArray, rates: DeviceArray, out: DeviceArray, bias_out: DeviceArray
+    ) -> None:
+        """See `Products`."""
+        self._stream.do(lambda: _fill(out, _host(error).T @ _host(rates) / len(error)))
+        self._stream.do(lambda: _fill(bias_out, _host(error).mean(axis=0)))
 
     def capture(self, step: Callable[[], None]) -> Callable[[], None]:
         """See `Products`."""
@@ -245,6 +258,15 @@ class TorchProducts:
             self._torch.mm(_tensor(error), _tensor(weight), out=result)
         else:  # beta = 0: what `out` held is not read, not even its NaN
             self._torch.addmm(result, _tensor(error), _tensor(weight), beta=0, alpha=factor, out=result)
+
+    def hebbian(
+        self, error: DeviceArray, rates: DeviceArray, out: DeviceArray, bias_out: DeviceArray
+    ) -> None:
+        """See `Products`: torch sums columns by many blocks, too, as a product with ones would not."""
+        result = _tensor(out)
+        share = 1 / len(error)
+        self._torch.addmm(result, _tensor(error).t(), _tensor(rates), beta=0, alpha=share, out=result)
+        self._torch.mean(_tensor(error), 0, out=_tensor(bias_out))
 
     def capture(self, step: Callable[[], None]) -> Callable[[], None]:
         """See `Products`: a CUDA graph."""

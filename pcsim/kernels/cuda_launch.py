@@ -11,7 +11,7 @@ import numpy.typing as npt
 from numba.core import config
 
 from pcsim.errors import ConfigurationError
-from pcsim.kernels import Array, cuda_local, cuda_simulator
+from pcsim.kernels import ActivationName, Array, cuda_local, cuda_simulator
 from pcsim.kernels.cuda_arrays import Argument, DeviceArray, Extent, HostProducts, Products, TorchProducts
 from pcsim.kernels.cuda_device import WARP, Kernel, Number, View
 from pcsim.kernels.cuda_numbers import CELLS, CELLS_OF_A_STEP, Cells, DeviceNumber
@@ -88,6 +88,14 @@ class Launcher:
             self._kept[key] = self.zeros(shape, dtype)
         return self._kept[key]
 
+    def rates(self, activity: DeviceArray, activation: ActivationName) -> DeviceArray:
+        """Return f(ĥ_l), in scratch if it is another array than ĥ_l."""
+        if activation == "identity":
+            return activity
+        out = self.scratch("rates", activity.shape, activity.dtype)
+        self.launch_each(cuda_local.rates_kernel(activation, number_of(activity)), (activity, out))
+        return out
+
     def capture(self, step: Callable[[], None]) -> Callable[[], None]:
         """Record a training step as a graph, without doing it; return what replays it.
 
@@ -162,3 +170,8 @@ def number_of(array: DeviceArray) -> Number:
 def views(*arrays: DeviceArray) -> list[View]:
     """Return what kernels get."""
     return [array.view for array in arrays]
+
+
+def flat(*arrays: DeviceArray) -> list[View]:
+    """Return the same with one axis."""
+    return [array.flat for array in arrays]

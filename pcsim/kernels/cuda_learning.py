@@ -1,19 +1,23 @@
 """Learning on a GPU: one kernel changes the weight, a second one of one thread keeps the books.
 
+Where a weight is small and its mini-batch long, a product forms G_l before; see `Tile.walks_far`.
+
 SGD, NLMS and MQ are one step, W_l += (rate/(v + r) + minimum_rate) G_l, with constants of their own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from pcsim.kernels import ActivationName, cuda_hebbian, cuda_local
-from pcsim.kernels.cuda_arrays import DeviceArray, Products
+from pcsim.kernels import ActivationName, cuda_apply, cuda_hebbian, cuda_local
+from pcsim.kernels.cuda_arrays import Argument, DeviceArray, Products
+from pcsim.kernels.cuda_device import Kernel, Number
 from pcsim.kernels.cuda_hebbian import Tile
-from pcsim.kernels.cuda_launch import Launcher, extent, number_of, views
+from pcsim.kernels.cuda_launch import Launcher, extent, flat, number_of, views
 from pcsim.kernels.cuda_numbers import DeviceNumber
 
 Moments = tuple[DeviceArray, DeviceArray, DeviceArray, DeviceArray]
@@ -113,19 +117,11 @@ class CudaLearning(Launcher):
         epsilon: float,
     ) -> DeviceNumber:
         """Adam on −G_l; n, float64, shape (1,), is counted up on the device."""
-        ledger, tile = self._ledger(weight), self._tile_for(len(activity))
-        corrections = ledger.corrections.view
-        self.launch(cuda_hebbian.corrections_kernel(), 1, 1, updates.view, corrections, beta1, beta2)
-        self.launch(
-            cuda_hebbian.adam_kernel(activation, number_of(weight), tile),
-            tile.grid(*weight.shape),
-            tile.threads,
-            *views(weight, bias, error_above, activity),
-            *(moment.flat for moment in moments),
-            corrections,
-            *(rate, beta1, beta2, epsilon),
-            ledger.total.view,
-        )
+        ledger, operands = self._ledger(weight), (weight, bias, error_above, activity)
+        corrections, betas = ledger.corrections.view, (float(beta1), float(beta2))
+        self.launch(cuda_hebbian.corrections_kernel(), 1, 1, updates.view, corrections, *betas)
+        others = (*flat(*moments), corrections, float(rate), *betas, float(epsilon), ledger.total.view)
+        self._change(cuda_hebbian.adam_kernel, cuda_apply.apply_adam_kernel, operands, activation, others)
         state = ledger.mean, ledger.many_updates
         return self._settle(ledger, state, weight.size + bias.size, (0.0, rate, 1.0), 1.0)
 
@@ -140,17 +136,32 @@ class CudaLearning(Launcher):
         constants: tuple[float, float, float],
         decay: float,
     ) -> DeviceNumber:
-        """Launch the Hebbian kernel and the one that settles; `constants` are rate, minimum_rate and r."""
-        ledger, tile = self._ledger(weight), self._tile_for(len(activity))
-        self.launch(
-            cuda_hebbian.hebbian_kernel(activation, number_of(weight), tile),
-            tile.grid(*weight.shape),
-            tile.threads,
-            *views(weight, bias, error_above, activity, state[0]),
-            *constants,
-            ledger.total.view,
-        )
+        """Change weight and bias, then settle; `constants` are rate, minimum_rate and r."""
+        ledger, operands = self._ledger(weight), (weight, bias, error_above, activity)
+        others = (state[0].view, *map(float, constants), ledger.total.view)
+        self._change(cuda_hebbian.hebbian_kernel, cuda_apply.apply_kernel, operands, activation, others)
         return self._settle(ledger, state, weight.size + bias.size, constants, decay)
+
+    def _change(
+        self,
+        by_tiles: Callable[[ActivationName, Number, Tile], Kernel],
+        by_elements: Callable[[Number], Kernel],
+        operands: tuple[DeviceArray, DeviceArray, DeviceArray, DeviceArray],
+        activation: ActivationName,
+        others: Sequence[Argument],
+    ) -> None:
+        """Form G_l and change the weight in one kernel, or G_l by a product first; `others` both take."""
+        weight, bias, error_above, activity = operands
+        number, tile = number_of(weight), self._tile or (ONE_SAMPLE if len(activity) == 1 else Tile())
+        if tile.walks_far(len(activity), *weight.shape):
+            gradient = self.scratch("gradient", weight.shape, weight.dtype)
+            bias_gradient = self.scratch("gradient", bias.shape, bias.dtype)
+            self.products.hebbian(error_above, self.rates(activity, activation), gradient, bias_gradient)
+            arrays, threads = flat(weight, bias, gradient, bias_gradient), extent(weight.size + bias.size)
+            self.launch(by_elements(number), *threads, *arrays, *others)
+        else:
+            arrays, kernel = views(*operands), by_tiles(activation, number, tile)
+            self.launch(kernel, tile.grid(*weight.shape), tile.threads, *arrays, *others)
 
     def _settle(
         self,
@@ -162,11 +173,9 @@ class CudaLearning(Launcher):
     ) -> DeviceNumber:
         cells, first = self.take(1)
         arrays, place = views(*state, ledger.total), (cells.array.view, first)
-        self.launch(cuda_hebbian.settle_kernel(), 1, 1, *arrays, elements, *constants, decay, *place)
+        numbers = map(float, (*constants, decay))  # for an int a kernel would be compiled anew
+        self.launch(cuda_hebbian.settle_kernel(), 1, 1, *arrays, elements, *numbers, *place)
         return DeviceNumber(((1.0, cells, first, 1),))
-
-    def _tile_for(self, batch: int) -> Tile:
-        return self._tile or (ONE_SAMPLE if batch == 1 else Tile())
 
     def _ledger(self, weight: DeviceArray) -> Ledger:
         """Return the books of a connection, opened at its first step and closed with its weight."""

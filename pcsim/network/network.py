@@ -14,6 +14,7 @@ from pcsim.kernels import ActivationName, Array, Kernels, OutputName, reference
 from pcsim.kernels.layout import roomy_copy
 from pcsim.network.connection import Connection, Conv, Dense, as_matrix
 from pcsim.network.layer import Layer, LayerTraits, Learner
+from pcsim.network.predictor import Predictor
 
 if TYPE_CHECKING:
     from torch import nn
@@ -249,18 +250,13 @@ class Network:
         Raises:
             ShapeError: inputs of another width.
         """
-        if inputs.ndim != 2 or inputs.shape[1] != self.sizes[0]:
-            raise ShapeError(f"inputs of shape {inputs.shape}: expected (samples, {self.sizes[0]})")
-        activity = kernels.to_device(np.asarray(inputs, self.dtype))
-        for connection, (weight, bias) in zip(self.connections, self.parameters, strict=True):
-            prediction = kernels.mini_batch((len(activity), connection.outputs), self.dtype)
-            placed = kernels.to_device(as_matrix(weight)), kernels.to_device(bias)
-            synapses = connection.synapses(kernels, len(activity), self.dtype)
-            synapses.predict(activity, synapses.settled(placed[0]), placed[1], prediction)
-            activity = prediction
+        return self.predictor(kernels)(inputs)
+
+    def predictor(self, kernels: Kernels = reference) -> Predictor:
+        """Return what predicts again and again with the parameters of this moment."""
         output = self.traits[-1].output
         assert output is not None
-        return np.array(kernels.output(output, activity))  # what a kernel returns may be scratch
+        return Predictor(self.connections, self.parameters, output, kernels)
 
 
 def _shared(unit: Layer, own: tuple[Array, Array]) -> tuple[Array, Array]:

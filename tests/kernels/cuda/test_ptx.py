@@ -21,7 +21,7 @@ from numba import cuda, float32, float64, int64  # noqa: E402
 from numba.core import config  # noqa: E402
 
 from pcsim.architecture import ConvLayer  # noqa: E402
-from pcsim.kernels import cuda_conv, cuda_hebbian, cuda_local  # noqa: E402
+from pcsim.kernels import cuda_apply, cuda_conv, cuda_hebbian, cuda_local  # noqa: E402
 from pcsim.kernels.cuda_hebbian import Tile  # noqa: E402
 from pcsim.kernels.cuda_learning import ONE_SAMPLE  # noqa: E402
 
@@ -141,6 +141,31 @@ def test_the_gradient_stays_in_registers(tile, kind, capability, assemble):
 
 @each_capability
 @each_type
+def test_a_gradient_is_applied_in_one_pass(kind, capability, assemble):
+    """Each array is read once and written once, by a way for weights and another one for biases.
+
+    Loads beside them are those of v, or of Adam's two corrections.
+    """
+    number, numba_type = TYPES[kind]
+    vectors, is_double = (numba_type[::1],) * 4, kind == "float64"
+    for kernel, signature, loads, stores in (
+        (cuda_apply.apply_kernel(number), (*vectors, ONE, F64, F64, F64, ONE), 2 * 2 + 1, 2),
+        (
+            cuda_apply.apply_adam_kernel(number),
+            (*vectors, *vectors, *(ONE, *(F64,) * 4, ONE)),
+            2 * 4 + 2,
+            2 * 3,
+        ),
+    ):
+        compiled = assemble(kernel, signature, capability)
+        assert_in_registers(compiled)
+        assert (compiled.count(r"\bld\.global"), compiled.count(r"\bst\.global")) == (loads, stores)
+        assert compiled.count(r"\b(?:atom|red)\.global\S*add") == 1
+        assert is_double or compiled.count(r"\b(?:mul|fma|sqrt)\S*\.f64") == 0
+
+
+@each_capability
+@each_type
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_relax_is_one_pass(activation, kind, capability, assemble):
     """Each array is read once and written once, and no more: activity, error, feedback and prediction.
@@ -210,12 +235,19 @@ def test_bookkeeping_kernels_compile(capability, assemble):
 @each_type
 @pytest.mark.parametrize("pool", [("none", 1), ("max", 2), ("average", 2)], ids=str)
 def test_convolutions_compile(pool, kind, assemble):
-    """Windows out and back, f and pooling on the way up, the gate and its winners on the way down."""
+    """Windows out and back, f and pooling on the way up, the gate and its winners on the way down.
+
+    None of them divides in 64 bits, which a signed number or a plain constant in an index would bring back:
+    it takes more instructions than all the rest, and LLVM writes it as the upper half of a product.
+    """
     number, numba_type = TYPES[kind]
     layer, two = ConvLayer((3, 12, 12), 8, 3, 2, *pool), (numba_type[::1],) * 2
-    assemble(cuda_conv.patches_kernel(layer), two, (8, 0))
-    assert_in_registers(assemble(cuda_conv.fold_kernel(layer, number), two, (8, 0)))
-    assert_in_registers(assemble(cuda_conv.fire_kernel(layer, "relu", number), two, (8, 0)))
-    assert_in_registers(
-        assemble(cuda_conv.delta_kernel(layer, "relu", number), (*two, numba_type[::1], F64), (8, 0))
-    )
+    for kernel, signature in (
+        (cuda_conv.patches_kernel(layer), two),
+        (cuda_conv.fold_kernel(layer, number), two),
+        (cuda_conv.fire_kernel(layer, "relu", number), two),
+        (cuda_conv.delta_kernel(layer, "relu", number), (*two, numba_type[::1], F64)),
+    ):
+        compiled = assemble(kernel, signature, (8, 0))
+        assert_in_registers(compiled)
+        assert compiled.count(r"\b(?:div|rem|mul\.hi)\.[su]64") == 0

@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 
 from pcsim.kernels import reference
+from pcsim.kernels.cuda_hebbian import Tile
+from pcsim.kernels.cuda_learning import ONE_SAMPLE
 from pcsim.learning import MQ
 
 ACTIVATIONS = ["relu", "tanh", "sigmoid", "leaky_relu", "gelu", "identity"]
 # outputs, inputs, batch; a tile of the small kernels is 8 × 16 and takes 3 samples at a time
-CASES = [(1, 1, 1), (8, 16, 3), (7, 5, 2), (9, 17, 7), (16, 32, 33), (3, 18, 130), (17, 1, 33)]
+WALKS = [(1, 1, 1), (8, 16, 3), (7, 5, 2), (9, 17, 7), (16, 32, 23)]
+FAR = [(16, 32, 33), (3, 18, 130), (17, 1, 33), (16, 17, 26)]  # for which a product forms the gradient
+CASES = WALKS + FAR
 
 
 class Twins:
@@ -54,7 +58,20 @@ def test_mq_step_for_any_shape(case, small_kernels, rng, close):
     assert float(magnitude) == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("case", [(10, 13, 33), (65, 66, 2), (10, 5, 130), (5, 70, 1)], ids=str)
+def test_who_forms_the_gradient(small_kernels):
+    """A small weight with a long mini-batch leaves a GPU idle; a large one must not pay for G_l in memory."""
+    far = [small_kernels._tile.walks_far(batch, rows, columns) for rows, columns, batch in CASES]
+    assert far == [case in FAR for case in CASES]
+    assert not any(
+        Tile().walks_far(64, *shape) for shape in ((1024, 3072), (1024, 1024), (10, 1024), (10, 64))
+    )
+    # 3 → 32 and 64 → 128 channels, 3 × 3: 900 and 144 places of the window on an image
+    assert Tile().walks_far(64 * 900, 32, 27)
+    assert Tile().walks_far(64 * 144, 128, 576)
+    assert not ONE_SAMPLE.walks_far(1, 1, 1)
+
+
+@pytest.mark.parametrize("case", [(10, 13, 33), (65, 66, 2), (10, 5, 128), (10, 5, 130), (5, 70, 1)], ids=str)
 def test_mq_step_with_the_tile_of_production(case, kernels, rng, close):
     """As above with the geometry that is used; a batch of one takes a kernel of its own."""
     twins, v = Twins(kernels, rng, *case), np.array([0.3])
@@ -131,7 +148,7 @@ def test_nlms_steps(shape, small_kernels, rng, close):
         twins.new_batch(rng)
 
 
-@pytest.mark.parametrize("case", [(9, 17, 7), (3, 5, 1)], ids=str)
+@pytest.mark.parametrize("case", [(9, 17, 7), (3, 5, 1), (9, 17, 26)], ids=str)
 def test_several_adam_updates(case, small_kernels, rng, close):
     """Moments and bias corrections go wrong only after the first update."""
     twins = Twins(small_kernels, rng, *case)
@@ -162,9 +179,30 @@ def test_adam_with_the_tile_of_production_in_float32(kernels, rng, close):
         close(device, host)
 
 
-def test_nan_reaches_weights_and_v(small_kernels, rng):
+def test_constants_are_floats(small_kernels, rng, monkeypatch):
+    """For an int, which a user may write, every kernel would be compiled once more."""
+    products, launch, seen = small_kernels.products, small_kernels.products.launch, []
+
+    def watch(kernel, grid, block, arguments):
+        seen.append([type(argument) for argument in arguments])
+        launch(kernel, grid, block, arguments)
+
+    monkeypatch.setattr(products, "launch", watch)
+    for number in (int, float):
+        for batch in (2, 26):
+            twins = Twins(small_kernels, rng, 3, 4, batch)
+            moments = tuple(small_kernels.to_device(np.zeros_like(twins.host[i])) for i in (0, 0, 1, 1))
+            n, constants = small_kernels.zeros((1,), np.float64), map(number, (1, 0, 0, 1))
+            small_kernels.sgd_step(*twins.device, "relu", number(1))
+            small_kernels.adam_step(*twins.device, "relu", moments, n, *constants)
+    middle = len(seen) // 2
+    assert seen[:middle] == seen[middle:]
+
+
+@pytest.mark.parametrize("batch", [2, 26], ids=["tile", "product"])
+def test_nan_reaches_weights_and_v(batch, small_kernels, rng):
     """A run that has diverged must be seen to have."""
-    twins = Twins(small_kernels, rng, 3, 4, 2)
+    twins = Twins(small_kernels, rng, 3, 4, batch)
     values = twins.host[3].copy()
     values[0, 1] = np.nan
     twins.device[3][...] = values

@@ -93,7 +93,7 @@ CASES = {
         "make": lambda: dense(output="identity"),
     },
     "activity decay": {"make": with_decays},
-    "convolution": {"make": convolutional},
+    "convolution, whose gradient a product forms": {"make": convolutional},
 }
 
 
