@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pcsim.config import ModelConfig, load_model
-    from pcsim.engine.event import Event, EventEngine, Totals
+    from pcsim.engine.event import EventEngine
     from pcsim.engine.fast import FastEngine
     from pcsim.engine.observer import Observer, Statistics
+    from pcsim.engine.totals import Event, Totals
     from pcsim.errors import LocalityError, NonFiniteError, PcsimError, ProgramError
     from pcsim.experiments.experiment import Experiment
-    from pcsim.experiments.run import RunSummary, run
+    from pcsim.experiments.run import run
+    from pcsim.experiments.summary import RunSummary
     from pcsim.experiments.verify import verify
     from pcsim.hardware.clock import Hardware, Links, unit
     from pcsim.kernels.backends import make_kernels
@@ -32,12 +34,14 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "pcsim.config": ("ModelConfig", "load_model"),
-    "pcsim.engine.event": ("Event", "EventEngine", "Totals"),
+    "pcsim.engine.event": ("EventEngine",),
+    "pcsim.engine.totals": ("Event", "Totals"),
     "pcsim.engine.fast": ("FastEngine",),
     "pcsim.engine.observer": ("Observer", "Statistics"),
     "pcsim.errors": ("LocalityError", "NonFiniteError", "PcsimError", "ProgramError"),
     "pcsim.experiments.experiment": ("Experiment",),
-    "pcsim.experiments.run": ("RunSummary", "run"),
+    "pcsim.experiments.run": ("run",),
+    "pcsim.experiments.summary": ("RunSummary",),
     "pcsim.experiments.verify": ("verify",),
     "pcsim.hardware.clock": ("Hardware", "Links", "unit"),
     "pcsim.kernels.backends": ("make_kernels",),

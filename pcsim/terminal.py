@@ -15,9 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from pcsim.engine.event import Event, Totals
+    from pcsim.engine.totals import Event, Totals
     from pcsim.experiments.machine import Machine
-    from pcsim.experiments.run import RunSummary
+    from pcsim.experiments.summary import RunSummary
     from pcsim.experiments.verify import Deviation
     from pcsim.tracing.reader import TraceReader
     from pcsim.training.loop import Epoch

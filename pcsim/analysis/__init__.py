@@ -5,12 +5,13 @@ read piece by piece: memory does not grow with the length of a trace.
 """
 
 from pcsim.analysis.backprop import backprop_angles
-from pcsim.analysis.comparison import Comparison, compare
+from pcsim.analysis.comparison import compare
 from pcsim.analysis.energy import error_norms, free_energy, update_magnitudes
 from pcsim.analysis.events import event_counts
 from pcsim.analysis.fixed_point import FixedPoint
 from pcsim.analysis.messages import message_counts
 from pcsim.analysis.signals import dynamic_range, quantised_snr, sparsity
+from pcsim.analysis.verdict import Comparison
 
 __all__ = [
     "Comparison",

@@ -28,7 +28,8 @@ from pcsim.analysis.stream import (
     watched,
 )
 from pcsim.errors import TraceError
-from pcsim.tracing.reader import TableReader, TraceReader
+from pcsim.tracing.reader import TraceReader
+from pcsim.tracing.table_reader import TableReader
 
 if TYPE_CHECKING:
     import xarray

@@ -13,7 +13,7 @@ from pcsim.analysis.stream import Described, Progress, Rows, TraceLike, dataset,
 if TYPE_CHECKING:
     import xarray
 
-    from pcsim.tracing.reader import TableReader
+    from pcsim.tracing.table_reader import TableReader
 
 WORDS = {
     "step": "training step, counted from 0",

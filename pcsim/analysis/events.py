@@ -18,7 +18,8 @@ from pcsim.analysis.stream import (
     pieces,
     watched,
 )
-from pcsim.tracing.reader import TableReader, TraceReader
+from pcsim.tracing.reader import TraceReader
+from pcsim.tracing.table_reader import TableReader
 
 if TYPE_CHECKING:
     import xarray

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from pcsim.analysis.events import recorded_events
 from pcsim.analysis.stream import BLOCK_BYTES, Described, Progress, TraceLike, dataset, opened, watched
 from pcsim.errors import TraceError
-from pcsim.tracing.reader import TableReader, TraceReader
+from pcsim.tracing.reader import TraceReader
+from pcsim.tracing.table_reader import TableReader
 
 if TYPE_CHECKING:
     import xarray

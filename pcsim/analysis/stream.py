@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pcsim.errors import TraceError
-from pcsim.tracing.reader import TableReader, TraceReader, open_trace
+from pcsim.tracing.reader import TraceReader, open_trace
+from pcsim.tracing.table_reader import TableReader
 
 if TYPE_CHECKING:
     import xarray

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from pcsim.config import ModelConfig
+
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Model file, or a name from `pcsim models`.")]
+Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key, repeatable.")]
+Seed = Annotated[int | None, typer.Option(help="Override training.seed.")]
+Backend = Annotated[str, typer.Option(help="Who does the arithmetic: cpu, cuda or reference.")]
 DataDir = Annotated[
     Path | None,
     typer.Option(
@@ -24,3 +32,27 @@ Trace = Annotated[Path, typer.Argument(metavar="TRACE.h5", help="Trace file of a
 def print_json(value: object) -> None:
     """Print a value for scripts; what JSON does not know as text."""
     typer.echo(json.dumps(value, indent=2, allow_nan=False, default=str))
+
+
+def with_options(overrides: Sequence[str], seed: int | None, data_dir: Path | None) -> list[str]:
+    """Options are overrides too, so that the trace keeps them."""
+    found = list(overrides)
+    if seed is not None:
+        found.append(f"training.seed={seed}")
+    if data_dir is not None:  # in quotes, or a folder named 7 would be a number
+        found.append(f"data.directory={json.dumps(str(data_dir), ensure_ascii=False)}")
+    return found
+
+
+def load_orders(model: Path, orders: Sequence[str], overrides: Sequence[str]) -> list[ModelConfig]:
+    """Return a model once for each order that is given, or as it is."""
+    from pcsim.config import load_model
+
+    choices = [[f"schedule.order={name}"] for name in orders] or [[]]
+    return [load_model(model, [*overrides, *choice]) for choice in choices]
+
+
+def tell_unpriced(work: tuple[str, ...]) -> None:
+    """Say what takes no simulated time only because the machine has no price for it."""
+    if work:
+        typer.echo(f"takes no time, as it has no price: {', '.join(work)}", err=True)

@@ -11,7 +11,8 @@ from pcsim.commands import AsJson, Trace
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from pcsim.analysis.comparison import ColumnComparison, Comparison, Place
+    from pcsim.analysis.places import Place
+    from pcsim.analysis.verdict import ColumnComparison, Comparison
 
 MOST_NAMES = 3  # of columns in the verdict
 MOST_ULPS = 10**6  # beyond that the other two measures say more

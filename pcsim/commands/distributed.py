@@ -13,7 +13,7 @@ from pcsim.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pcsim.engine.distributed.plan import Distribution
-    from pcsim.experiments.run import RunSummary
+    from pcsim.experiments.summary import RunSummary
 
 Processes = Annotated[
     int | None,

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
 from pcsim.commands import print_json
-from pcsim.commands.energy import describe, draw, show_bills
-
-if TYPE_CHECKING:
-    from pcsim.hardware.machine import Machine
+from pcsim.commands.energy_machines import describe_bills
+from pcsim.commands.energy_tables import draw, show_bills
+from pcsim.experiments.energy_trace import MOST_STEPS, charge_trace, model_of
+from pcsim.hardware.machine import Machine
+from pcsim.terminal import ProgressBar
+from pcsim.tracing.reader import open_trace
 
 
 def trace_energy(path: Path, machines: Sequence[Machine], out: Path | None, as_json: bool) -> None:
     """Charge the events of a trace, and print, draw or tell scripts what they cost."""
-    from pcsim.experiments.energy_trace import MOST_STEPS, charge_trace, model_of
-    from pcsim.terminal import ProgressBar
-    from pcsim.tracing.reader import open_trace
-
     with open_trace(path) as trace:
         model = model_of(trace)
         with ProgressBar() as bar:
@@ -33,7 +30,7 @@ def trace_energy(path: Path, machines: Sequence[Machine], out: Path | None, as_j
     if as_json:
         facts = {"trace": str(path), "model": model.name, "order": schedule.order, "batch": batch}
         steps = {"training_steps": first.steps, "recorded": first.recorded}
-        print_json(facts | steps | {"machines": [describe(both) for both in bills]})
+        print_json(facts | steps | {"machines": [describe_bills(both) for both in bills]})
         return
     title = (
         f"A mini-batch of {batch} samples, {model.name}, {schedule.order}, T = {schedule.iterations}\n"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pcsim.commands import AsJson, Force, print_json
+from pcsim.commands import AsJson, Force, Model, Set, print_json
 from pcsim.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -18,12 +18,8 @@ SUFFIXES = (".png", ".svg", ".pdf")
 
 
 def map_network(
-    model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="Model file, or a name from `pcsim models`.")
-    ],
-    overrides: Annotated[
-        list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key, repeatable.")
-    ] = [],  # noqa: B006 - typer copies it
+    model: Model,
+    overrides: Set = [],  # noqa: B006 - typer copies it
     hardware: Annotated[
         str, typer.Option(metavar="NAME|FILE.toml", help="Machine with a chip: a preset or a file.")
     ] = "loihi2018",

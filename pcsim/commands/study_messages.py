@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pcsim.commands import AsJson, DataDir, Force, Trace, print_json
+from pcsim.commands import AsJson, DataDir, Force, Model, Set, Trace, print_json
 from pcsim.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -24,9 +24,7 @@ def _values(help_text: str) -> object:
 
 
 def messages(
-    model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="Model file, or a name from `pcsim models`.")
-    ],
+    model: Model,
     threshold: Annotated[str, _values("Thresholds θ, or θ of predictions/of errors")] = "",
     format_: Annotated[
         str,
@@ -45,9 +43,7 @@ def messages(
     ] = [],  # noqa: B006 - typer copies it
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of each point.")] = 3,
     epochs: Annotated[int | None, typer.Option(min=1, help="Override training.epochs.")] = None,
-    overrides: Annotated[
-        list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key, repeatable.")
-    ] = [],  # noqa: B006
+    overrides: Set = [],  # noqa: B006
     data_dir: DataDir = None,
     out: Annotated[
         Path | None,

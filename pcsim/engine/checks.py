@@ -19,7 +19,7 @@ def set_targets(layers: Sequence[Layer], inputs: Array, targets: Array) -> None:
     for name, layer, array in (("inputs", layers[0], inputs), ("targets", layers[-1], targets)):
         if array.shape != layer.activity.shape:
             raise ShapeError(f"{name} of shape {array.shape}: expected {layer.activity.shape}")
-        layer.target = layer.kernels.to_device(array)
+        layer.target = layer.kernels.load(array, layer.target)
 
 
 def checked_payload(operation: Operation, payload: Array | None, shape: tuple[int, ...]) -> Array:

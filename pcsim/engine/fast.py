@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import pairwise
 
 from pcsim.engine import fusion
 from pcsim.engine.channel import Carried, ChannelSet, put_into
 from pcsim.engine.checks import checked_payload, set_targets
-from pcsim.engine.observer import Observer, onlookers
+from pcsim.engine.observer import Observer, Onlooker, onlookers
+from pcsim.engine.recording import Recording
 from pcsim.engine.state import Facts, learnt, relearn
 from pcsim.kernels import Array
 from pcsim.network.layer import Layer, MessageKind
 from pcsim.schedule.channel import PLAIN, Channels
-from pcsim.schedule.operation import Operation, Relax
+from pcsim.schedule.operation import Action, Operation
 from pcsim.schedule.program import Program
 
+Letterbox = Callable[["Array | None"], None]
+Instruction = tuple[Action, Layer, Letterbox | None, tuple[tuple[Onlooker, Operation], ...]]
 Wires = list[tuple[dict[MessageKind, Array], MessageKind, Array]]  # an inbox, and what lies in it
 
 
@@ -25,7 +28,7 @@ class FastEngine:
 
     A prediction is formed right in the inbox that it is sent to, and so is an error, unless the layer below
     may read one that its layer no longer holds: then sending it is one copy. Where messages go through
-    channels, receivers keep copies of their own.
+    channels, receivers keep copies of their own. A GPU is told once what to do; see `Recording`.
 
     Attributes:
         layers: the units that it runs.
@@ -51,20 +54,8 @@ class FastEngine:
         self.carried = Carried()
         self._wires = self._own_copies() if channels.carry else self._shared_buffers(program)
         self._connect()
-        watched = program.last_writes
-        fused = {} if channels.active else fusion.pairs(program, layers)
-        taken_along = set(fused.values())
-        self._instructions = tuple(
-            (
-                one,
-                self._action(one, i in fused),
-                layers[one.layer],
-                self._letter_box(one),
-                onlookers(one, observers) if i in watched else (),
-            )
-            for i, one in enumerate(program.operations)
-            if i not in taken_along
-        )
+        self._instructions = tuple(self._write_instructions(program))
+        self._recording = None if channels.active else Recording.of(program, layers, observers)
 
     def step(self, inputs: Array, targets: Array) -> None:
         """Run one mini-batch: inference phase, then learning phase.
@@ -79,17 +70,22 @@ class FastEngine:
         """
         set_targets(self.layers, inputs, targets)
         self._connect()
-        for observer in self._observers:
-            observer.begin_step(self._step)
-        for operation, action, unit, deliver, watching in self._instructions:
-            payload = action(unit)
-            if deliver is not None:
-                deliver(payload)
-            for observe in watching:
-                observe(operation, unit)
+        if self._recording is None or not self._recording.replay(self._step, self._act):
+            for observer in self._observers:
+                observer.begin_step(self._step)
+            self._act()
         self._step += 1
         for observer in self._observers:
             observer.end_step()
+
+    def _act(self) -> None:
+        """Do all operations."""
+        for action, unit, deliver, watching in self._instructions:
+            payload = action(unit)
+            if deliver is not None:
+                deliver(payload)
+            for observe, operation in watching:
+                observe(operation, unit)
 
     def state(self) -> tuple[dict[str, Array], Facts]:
         """Return what decides the mini-batches to come, and what has been counted."""
@@ -129,7 +125,7 @@ class FastEngine:
         for inbox, kind, buffer in self._wires:
             inbox[kind] = buffer
 
-    def _letter_box(self, operation: Operation) -> Callable[[Array | None], None] | None:
+    def _letter_box(self, operation: Operation) -> Letterbox | None:
         """Return what puts a payload into the receiver's inbox, unless it was formed there."""
         if operation.sends is None:
             return None
@@ -156,11 +152,26 @@ class FastEngine:
 
         return deliver
 
-    def _action(self, operation: Operation, fused: bool) -> Callable[[Layer], Array | None]:
-        """Return what an operation does, with its prediction if fused; a layer may keep a format, too."""
-        if fused:
-            assert isinstance(operation.action, Relax)
-            return fusion.RelaxAndPredict(operation.action.step)
+    def _write_instructions(self, program: Program) -> Iterator[Instruction]:
+        """List what is done; an operation that is taken along by one before it is done there."""
+        fused = {} if self._channels.settings.active else fusion.all_pairs(program, self.layers)
+        taken_along = {other for other, _ in fused.values()}
+        for index, operation in enumerate(program.operations):
+            if index in taken_along:
+                continue
+            last, action = fused.get(index, (index, self._action(operation)))
+            ends = (index, last) if last != index else (index,)
+            watching = [
+                (observe, program.operations[end])
+                for end in ends
+                if end in program.last_writes
+                for observe in onlookers(program.operations[end], self._observers)
+            ]
+            deliver = self._letter_box(program.operations[last])
+            yield action, self.layers[operation.layer], deliver, tuple(watching)
+
+    def _action(self, operation: Operation) -> Action:
+        """Return what an operation does; a layer may keep a number format, too."""
         if not (self._channels.states and operation.moves_activity):
             return operation.action
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,18 @@ class Observer(Protocol):
 
     def end_step(self) -> None:
         """Learn that the mini-batch is over, learning included."""
+        ...
+
+
+@runtime_checkable
+class RepeatableObserver(Observer, Protocol):
+    """An observer that keeps numbers and no arrays, and so need not look on when a step is replayed.
+
+    Numbers of a GPU are places: after a replay they hold what was found anew.
+    """
+
+    def repeat_step(self, step: int) -> None:
+        """Learn that a mini-batch begins that goes as the last one did, with nobody looking on."""
         ...
 
 
@@ -85,11 +97,14 @@ class Statistics:
     def settled_energy(self) -> float:
         """Free energy of the network after the last iteration, batch mean."""
         if self._known == self._everything:
-            return sum(self._free_energy[-self._top :])
+            return sum(map(float, self._free_energy[-self._top :]))
         return float(self.free_energy[-1].sum())
 
     def rows(self) -> tuple[Sequence[float], Sequence[float]]:
-        """Return `free_energy` and `squared_error` row by row, valid until the next mini-batch."""
+        """Return `free_energy` and `squared_error` row by row, valid until the next mini-batch.
+
+        On a GPU they become floats when they are converted.
+        """
         if self._known == self._everything:
             return self._free_energy, self._squared_error
         return self.free_energy.ravel().tolist(), self.squared_error.ravel().tolist()
@@ -98,6 +113,11 @@ class Statistics:
         """Forget the mini-batch before."""
         self._step = step
         self._known[:] = self._nothing
+        self._arrays = None
+
+    def repeat_step(self, step: int) -> None:
+        """Forget no more than what was worked out: what is known and where it lies is as before."""
+        self._step = step
         self._arrays = None
 
     def onlooker(self, operation: Operation) -> Onlooker | None:
@@ -141,7 +161,7 @@ class Statistics:
         Raises:
             NonFiniteError: names the step and the first iteration and layer that went wrong.
         """
-        if not math.isfinite(sum(self._free_energy)):  # numbers of before may be among them
+        if not math.isfinite(sum(map(float, self._free_energy))):  # numbers of before may be among them
             bad = np.argwhere(~np.isfinite(self.free_energy))
             for iteration, column in bad[:1]:
                 raise NonFiniteError("free energy", self._step, int(column) + 1, int(iteration))
@@ -153,7 +173,8 @@ class Statistics:
     def _tables(self) -> Statistic:
         """Return both tables of the current mini-batch, without gaps; shape (2, T + 1, L)."""
         if self._arrays is None:
-            self._arrays = np.array((self._squared_error, self._free_energy)).reshape(2, -1, self._top)
+            noted = np.array((self._squared_error, self._free_energy), np.float64)
+            self._arrays = noted.reshape(2, -1, self._top)
             if self._known != self._everything:
                 known = np.frombuffer(self._known, np.bool_).reshape(-1, self._top)
                 self._arrays[:, 0, ~known[0]] = 0  # where nobody forms an error there is none

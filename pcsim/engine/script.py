@@ -22,7 +22,7 @@ from pcsim.network.layer import Layer, MessageKind
 from pcsim.schedule.operation import Action, Operation
 
 if TYPE_CHECKING:
-    from pcsim.engine.event import Event, Totals
+    from pcsim.engine.totals import Event, Totals
 
 Delivery = tuple[dict[MessageKind, Array], MessageKind, Array]  # an inbox, a kind, and where the message is
 

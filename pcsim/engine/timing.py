@@ -18,8 +18,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pcsim.engine.event import Event, Totals
 from pcsim.engine.timing_kernels import Agenda, Floats, Integers, Notes, run
+from pcsim.engine.totals import Event, Totals
 from pcsim.errors import ConfigurationError, ProgramError
 from pcsim.hardware.clock import Hardware
 from pcsim.network.layer import MessageKind

@@ -23,7 +23,8 @@ from pcsim.hardware.work import Used
 from pcsim.schedule.channel import Channels
 from pcsim.schedule.operation import Operation
 from pcsim.schedule.program import Program, Reaction, Schedule
-from pcsim.tracing.reader import TableReader, TraceReader
+from pcsim.tracing.reader import TraceReader
+from pcsim.tracing.table_reader import TableReader
 
 MOST_STEPS = 1000  # recorded training steps that are charged; of more, evenly many
 COLUMNS = ("layer", "target", "values", "nonzero_values", "bytes")

@@ -31,7 +31,8 @@ from pcsim.schedule.channel import PLAIN, Channels, Dead, Faults, Messages, Roun
 from pcsim.schedule.precisions import CONSTANT, check_mini_batch, check_precisions
 from pcsim.schedule.program import Schedule
 from pcsim.tracing.probes import Probe
-from pcsim.tracing.writer import WAITING_BYTES, Storage
+from pcsim.tracing.table import Storage
+from pcsim.tracing.writer import WAITING_BYTES
 from pcsim.training.data import Dataset, load_dataset
 
 

@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from pcsim.engine.event import Event
+from pcsim.engine.totals import Event
 from pcsim.hardware.charge import Done
 from pcsim.hardware.work import Used
 from pcsim.kernels import Array, reference

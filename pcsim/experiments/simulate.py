@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pcsim.engine.event import Event, EventEngine, Totals
+from pcsim.engine.event import EventEngine
 from pcsim.engine.observer import Statistics
+from pcsim.engine.totals import Event, Totals
 from pcsim.experiments.experiment import Experiment
 from pcsim.kernels import Kernels
 from pcsim.training.data import batches

@@ -16,7 +16,7 @@ from pcsim.engine.event import EventEngine
 from pcsim.engine.fast import FastEngine
 from pcsim.engine.observer import Onlooker, Statistics
 from pcsim.errors import DataError
-from pcsim.experiments.run import EngineName
+from pcsim.experiments.task import EngineName
 from pcsim.hardware.clock import unit
 from pcsim.kernels.backends import make_kernels
 from pcsim.learning import MQ, NLMS, SGD, Adam, LearningRule

@@ -8,7 +8,10 @@ from pathlib import Path
 
 from pcsim.errors import PcsimError
 from pcsim.experiments.experiment import Experiment
-from pcsim.experiments.run import EngineName, Progress, RunSummary, run
+from pcsim.experiments.run import run
+from pcsim.experiments.session import Progress
+from pcsim.experiments.summary import RunSummary
+from pcsim.experiments.task import EngineName
 from pcsim.kernels.backends import make_kernels
 from pcsim.tracing.reader import open_trace
 

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pcsim.errors import TraceError
-from pcsim.tracing.reader import TableReader, TraceReader
+from pcsim.tracing.reader import TraceReader
+from pcsim.tracing.table_reader import TableReader
 
 BLOCK_BYTES = 2**23  # of arrays; the Python objects made of them take about ten times as much
 

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from pcsim.errors import TraceError
 from pcsim.export.options import Options, Outcome, Progress
-from pcsim.tracing.reader import TableReader, TraceReader
+from pcsim.tracing.reader import TraceReader
+from pcsim.tracing.table_reader import TableReader
 
 BLOCK_BYTES = 2**26
 

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 from pcsim.export.events import BLOCK_BYTES, Span, spans, timeline
 from pcsim.export.options import Options, Outcome, Progress, counted
-from pcsim.tracing.reader import TableReader, TraceReader
+from pcsim.tracing.reader import TraceReader
+from pcsim.tracing.table_reader import TableReader
 
 LAYERS, LINKS, RUN = 1, 2, 3  # processes: groups of tracks
 FIRST_LAYER, FIRST_LINK, STEPS = 100, 100_000, 10  # threads: tracks

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pcsim.errors import TraceError
-from pcsim.tracing.reader import TableReader, TraceReader
+from pcsim.tracing.reader import TraceReader
+from pcsim.tracing.table_reader import TableReader
 
 Array = npt.NDArray[np.float64]
 

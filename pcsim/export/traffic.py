@@ -19,7 +19,8 @@ import numpy.typing as npt
 
 from pcsim.export.events import BLOCK_BYTES, spans, timeline
 from pcsim.export.options import Options, Outcome, Progress, counted
-from pcsim.tracing.reader import TableReader, TraceReader
+from pcsim.tracing.reader import TraceReader
+from pcsim.tracing.table_reader import TableReader
 
 Columns = dict[str, npt.NDArray[Any]]
 MAPPING = "one layer is one core, numbered as the layers, and neighbours are one hop apart"

@@ -6,6 +6,7 @@ these functions and no other arithmetic.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -70,6 +71,49 @@ class Relaxation(NamedTuple):
 
 
 @runtime_checkable
+class RecordingKernels(Protocol):
+    """Kernels that can be told once what to do in every training step, and from then on just to do it."""
+
+    def capture(self, step: Callable[[], None]) -> Callable[[], None]:
+        """Record what a step does, without doing it; return what does it.
+
+        The step must have run before, wait for no result, and find its arrays where they are.
+        """
+        ...
+
+
+@runtime_checkable
+class FusingKernels(Protocol):
+    """Kernels that compare on the way: one pass over memory in place of two, and the same bits."""
+
+    def relax_and_compare(
+        self,
+        activity: Array,
+        error: Array,
+        feedback: Array,
+        prediction: Array,
+        activation: ActivationName,
+        step: float,
+        precision: float,
+        activity_decay: float,
+    ) -> float:
+        """Do what `relax` and then `compare` do; return ½‖e_l‖²."""
+        ...
+
+    def clamp_and_compare(
+        self,
+        target: Array,
+        prediction: Array,
+        output_name: OutputName,
+        mix: float,
+        activity: Array,
+        error: Array,
+    ) -> float:
+        """Clamp the output, hard if m = 0, and do what `compare_output` does; return ½‖e_L‖²."""
+        ...
+
+
+@runtime_checkable
 class FusingSynapses(Synapses, Protocol):
     """Synapses that relax their layer and predict from its new activity in one pass over the weight."""
 
@@ -92,7 +136,10 @@ class FusingSynapses(Synapses, Protocol):
 
 
 class Kernels(Protocol):
-    """What a backend provides; `pcsim.kernels.reference` documents each function with its equation."""
+    """What a backend provides; `pcsim.kernels.reference` documents each function with its equation.
+
+    A float that it returns may be something that becomes one when it is converted: on a GPU that waits.
+    """
 
     def postponing(self) -> AbstractContextManager[None]:
         """Allow updates of weights to wait for the next prediction, until the block ends.
@@ -104,6 +151,8 @@ class Kernels(Protocol):
     def mini_batch(self, shape: tuple[int, int], dtype: np.dtype[np.floating]) -> Array: ...  # noqa: D102
 
     def to_device(self, host: Array) -> Array: ...  # noqa: D102
+
+    def load(self, host: Array, held: Array | None) -> Array: ...  # noqa: D102
 
     def snapshot(self, array: Array) -> Array: ...  # noqa: D102
 
@@ -168,6 +217,7 @@ class Kernels(Protocol):
         activity: Array,
         activation: ActivationName,
         mean_gradient: Array,
+        updates: Array,
         rate: float,
         minimum_rate: float,
         r: float,
@@ -182,7 +232,7 @@ class Kernels(Protocol):
         activity: Array,
         activation: ActivationName,
         moments: tuple[Array, Array, Array, Array],
-        updates: int,
+        updates: Array,
         rate: float,
         beta1: float,
         beta2: float,

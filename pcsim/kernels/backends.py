@@ -39,6 +39,7 @@ def make_kernels(
     if name == "cuda":
         from pcsim.kernels.cuda import CudaKernels
 
+        say("kernels for the GPU are compiled in the first training step, which takes some seconds")
         return cast("Kernels", CudaKernels())  # its arrays are `DeviceArray`
     _need_compiler()
     from pcsim.kernels.cpu import CpuKernels

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pcsim.kernels import ActivationName, Array, conv_loops, loops
+from pcsim.kernels.reference import adam_corrections
 from pcsim.kernels.steps import AddingSteps
 
 if TYPE_CHECKING:
@@ -41,14 +42,14 @@ class ConvolutionSteps(AddingSteps):
         activity: Array,
         activation: ActivationName,
         moments: tuple[Array, Array, Array, Array],
-        updates: int,
+        updates: Array,
         rate: float,
         beta1: float,
         beta2: float,
         epsilon: float,
     ) -> float:
         """Adam on −G_l, part by part; return the mean |Δ|."""
-        corrections = 1 / (1 - beta1**updates), 1 / (1 - beta2**updates)
+        corrections = adam_corrections(updates, beta1, beta2)
         constants = loops.AdamConstants(1 / len(activity), rate, beta1, beta2, *corrections, epsilon)
         first_moment, second_moment, bias_first, bias_second = moments
         area = self._area

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pcsim.architecture import ConvLayer
+from pcsim.errors import ShapeError
 from pcsim.kernels import ActivationName, Array, OutputName, loops, online, passes, products, reference
 from pcsim.kernels.cpu_conv import CpuConvolution
 from pcsim.kernels.crew import Crew, one_thread_a_library
@@ -29,9 +30,15 @@ from pcsim.kernels.steps import AddingSteps
 class RowSynapses(DenseSynapses):
     """One dense connection with mini-batches of several samples."""
 
+    kernels: CpuKernels
+
     def place(self, weight: Array) -> Array:
         """Return the weight row by row, as the products read it: a copy only after online learning."""
         return weight if weight.flags.c_contiguous else roomy_copy(weight)
+
+    def settled(self, weight: Array) -> Array:
+        """Return the weight after what it has learnt online, if that was put off."""
+        return self.kernels.settled(weight)
 
 
 class CpuKernels(AddingSteps):
@@ -46,6 +53,7 @@ class CpuKernels(AddingSteps):
     """
 
     to_device = staticmethod(reference.to_device)
+    load = staticmethod(reference.load)
     snapshot = staticmethod(reference.snapshot)
     free_energy = staticmethod(reference.free_energy)
 
@@ -173,6 +181,49 @@ class CpuKernels(AddingSteps):
         loops.relax(into, flat(error), flat(feedback), step, precision, activity_decay, leak)
         put_back(into, activity)
 
+    def relax_and_compare(
+        self,
+        activity: Array,
+        error: Array,
+        feedback: Array,
+        prediction: Array,
+        activation: ActivationName,
+        step: float,
+        precision: float,
+        activity_decay: float,
+    ) -> float:
+        """`relax`, then `compare`."""
+        leak = LEAKS.get(activation)
+        if leak is None:
+            self.relax(activity, error, feedback, activation, step, precision, activity_decay)
+            return self.compare(activity, prediction, error)
+        moved, formed = flat(activity), flat(error)
+        constants = step, precision, activity_decay, leak
+        norm = loops.relax_and_compare(moved, formed, flat(feedback), flat(prediction), *constants)
+        put_back(moved, activity)
+        put_back(formed, error)
+        return 0.5 * float(norm) / len(error)
+
+    def clamp_and_compare(
+        self,
+        target: Array,
+        prediction: Array,
+        output_name: OutputName,
+        mix: float,
+        activity: Array,
+        error: Array,
+    ) -> float:
+        """The clamp, then `compare_output`; softmax is worked out once."""
+        said = self.output(output_name, prediction)
+        if mix == 0:
+            self.copy(target, activity)
+            return self.compare(activity, said, error)
+        clamped, formed = flat(activity), flat(error)
+        norm = loops.clamp_and_compare(flat(target), flat(said), mix, clamped, formed)
+        put_back(clamped, activity)
+        put_back(formed, error)
+        return 0.5 * float(norm) / len(error)
+
     def nlms_step(
         self, weight: Array, bias: Array, error_above: Array, activity: Array, activation: ActivationName
     ) -> float:
@@ -188,14 +239,14 @@ class CpuKernels(AddingSteps):
         activity: Array,
         activation: ActivationName,
         moments: tuple[Array, Array, Array, Array],
-        updates: int,
+        updates: Array,
         rate: float,
         beta1: float,
         beta2: float,
         epsilon: float,
     ) -> float:
         """Adam on −G_l, block by block; return the mean |Δ|."""
-        corrections = 1 / (1 - beta1**updates), 1 / (1 - beta2**updates)
+        corrections = reference.adam_corrections(updates, beta1, beta2)
         constants = loops.AdamConstants(1 / len(activity), rate, beta1, beta2, *corrections, epsilon)
         first_moment, second_moment, bias_first, bias_second = moments
         error, rates = by_neuron(error_above), self.rates(activation, activity)
@@ -203,6 +254,7 @@ class CpuKernels(AddingSteps):
         if by_lines(weight) and len(activity) == 1:  # then the same from the other end
             left, right = rates, error
             weight, first_moment, second_moment = weight.T, first_moment.T, second_moment.T
+        refuse_scattered(weight)
         provider = self.provider("hebbian", len(activity), weight)
         arranged = provider.arrange(right, self.crew)
         norms = provider.adam(left, arranged, weight, first_moment, second_moment, constants, self.crew)
@@ -244,6 +296,7 @@ class CpuKernels(AddingSteps):
         batch, elements = len(activity), weight.size + bias.size
         if batch == 1:
             return self._rank_one_step(weight, bias, error_above[0], activity, activation, rate) / elements
+        refuse_scattered(weight)
         rates, error = self.rates(activation, activity), by_neuron(error_above)
         provider = self.provider("hebbian", batch, weight)
         arranged, scale = provider.arrange(rates, self.crew), rate / batch
@@ -273,6 +326,13 @@ class CpuKernels(AddingSteps):
         else:
             self.apply(online.Update(weight.T, rates, error_copy, rate))
         return norm
+
+    def settled(self, weight: Array) -> Array:
+        """Return the weight after the update that was put off, if there is one."""
+        late = self.postponed.take(weight)
+        if late is not None:
+            self.apply(late)
+        return weight
 
     def apply(self, update: online.Update) -> None:
         """Let a weight learn what one sample teaches it."""
@@ -305,3 +365,15 @@ class CpuKernels(AddingSteps):
             outputs, inputs = weight.shape
             self._chosen[key] = self.choices.best(product, batch, inputs, outputs, weight.dtype.name)
         return self._chosen[key]
+
+
+def refuse_scattered(weight: Array) -> None:
+    """Refuse a weight whose rows do not follow each other in memory: compiled code would change a copy.
+
+    Raises:
+        ShapeError: it is such a one.
+    """
+    if not weight.flags.c_contiguous:
+        raise ShapeError(
+            f"weight of shape {weight.shape} does not lie row by row: expected what `Synapses.place` gives"
+        )

@@ -1,8 +1,9 @@
 """The arithmetic on a GPU: products by cuBLAS, everything else in Numba kernels, one pass over memory each.
 
 Functions and their meaning are those of `pcsim.kernels.reference`; arrays are `DeviceArray`. The kernels are
-in `cuda_hebbian` (weights) and `cuda_local` (activities and errors). Nothing here waits for the GPU but what
-returns a Python number: the energies, for observers.
+in `cuda_hebbian` and `cuda_apply` (weights), `cuda_local` (activities and errors) and `cuda_conv`. Nothing
+here waits for the GPU: numbers that are found, such as energies, are `DeviceNumber` and wait when they are
+converted to float.
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ from typing import cast
 import numpy as np
 
 from pcsim.architecture import ConvLayer
-from pcsim.kernels import ActivationName, Kernels, OutputName, cuda_local, reference
+from pcsim.kernels import ActivationName, Kernels, OutputName, cuda_local
 from pcsim.kernels.cuda_arrays import DeviceArray
 from pcsim.kernels.cuda_conv import CudaConvolution
-from pcsim.kernels.cuda_device import WARP
-from pcsim.kernels.cuda_launch import DeviceScalar, number_of, views
+from pcsim.kernels.cuda_launch import number_of
 from pcsim.kernels.cuda_learning import CudaLearning
+from pcsim.kernels.cuda_numbers import DeviceNumber
 from pcsim.kernels.dense import DenseSynapses
 
-__all__ = ["CudaKernels", "DeviceArray", "DeviceScalar"]
+__all__ = ["CudaKernels", "DeviceArray", "DeviceNumber"]
 
 
 class CudaKernels(CudaLearning):
@@ -53,11 +54,7 @@ class CudaKernels(CudaLearning):
         out: DeviceArray,
     ) -> None:
         """p_{l+1} = W_l f(ĥ_l) + b_l."""
-        rates = activity
-        if activation != "identity":
-            rates = self.scratch("rates", activity.shape, activity.dtype)
-            self.fire(activity, activation, rates)
-        self.predict_from_rates(rates, weight, bias, out)
+        self.products.predict(self.rates(activity, activation), weight, bias, out)
 
     def dense(self, activation: ActivationName, batch: int) -> DenseSynapses:
         """Return what computes a dense connection."""
@@ -69,25 +66,20 @@ class CudaKernels(CudaLearning):
         """Return what computes a convolutional connection for mini-batches of `batch` samples."""
         return CudaConvolution(self, layer, activation, batch, dtype)
 
-    def predict_from_rates(
-        self, rates: DeviceArray, weight: DeviceArray, bias: DeviceArray, out: DeviceArray
-    ) -> None:
-        """`predict` where f(ĥ_l) is at hand already, from `relax_and_compare`."""
-        self.products.predict(rates, weight, bias, out)
-
     def fire(self, activity: DeviceArray, activation: ActivationName, out: DeviceArray) -> None:
         """Write f(ĥ_l) to `out`."""
         self.launch_each(cuda_local.rates_kernel(activation, number_of(activity)), (activity, out))
 
-    def compare(self, activity: DeviceArray, prediction: DeviceArray, out: DeviceArray) -> None:
-        """e_l = ĥ_l − p_l; nothing is returned that the host would wait for."""
-        self.launch_each(cuda_local.compare_kernel(), (activity, prediction, out))
+    def compare(self, activity: DeviceArray, prediction: DeviceArray, out: DeviceArray) -> DeviceNumber:
+        """e_l = ĥ_l − p_l; return ½‖e_l‖² as `squared_error` would."""
+        kernel = cuda_local.compare_kernel(number_of(out))
+        return self.launch_and_sum(kernel, (activity, prediction, out)) * (0.5 / len(out))
 
     def compare_output(
         self, activity: DeviceArray, prediction: DeviceArray, output_name: OutputName, out: DeviceArray
-    ) -> None:
-        """e_L = ĥ_L − out(p_L)."""
-        self.clamp_and_compare(activity, prediction, output_name, 0.0, activity, out)
+    ) -> DeviceNumber:
+        """e_L = ĥ_L − out(p_L); return ½‖e_L‖² as `squared_error` would."""
+        return self.clamp_and_compare(activity, prediction, output_name, 0.0, activity, out)
 
     def soft_clamp(
         self,
@@ -109,14 +101,11 @@ class CudaKernels(CudaLearning):
         mix: float,
         activity: DeviceArray,
         error: DeviceArray,
-        message: DeviceArray | None = None,
-    ) -> None:
-        """(3), then e_L = ĥ_L − out(p_L) into error and message: one kernel; mix = 0 is the hard clamp."""
+    ) -> DeviceNumber:
+        """(3), then e_L = ĥ_L − out(p_L) and ½‖e_L‖²: one kernel; mix = 0 is the hard clamp."""
         kernel = cuda_local.output_kernel(output_name, number_of(activity))
-        batch, width = activity.shape
-        threads = min(-(-width // WARP) * WARP, cuda_local.ROW_THREADS)
-        sent = error if message is None else message
-        self.launch(kernel, batch, threads, *views(target, prediction, activity, error, sent), mix)
+        norm = self.launch_rows(kernel, (target, prediction, activity, error), mix)
+        return norm * (0.5 / len(error))
 
     def feedback(
         self, error_above: DeviceArray, weight: DeviceArray, precision_above: float, out: DeviceArray
@@ -135,9 +124,8 @@ class CudaKernels(CudaLearning):
         activity_decay: float,
     ) -> None:
         """(2) ĥ_l += k ( f'(ĥ_l) ⊙ W_lᵀγ_{l+1}e_{l+1} − γ_l e_l − γ_l^decay f'(ĥ_l) ⊙ f(ĥ_l) ), in place."""
-        kernel = cuda_local.relax_kernel(activation, number_of(activity), compares=False, fires=False)
-        arrays = (activity, error, feedback, error, error, error)
-        self.launch_each(kernel, arrays, step, precision, activity_decay)
+        kernel = cuda_local.relax_kernel(activation, number_of(activity))
+        self.launch_each(kernel, (activity, error, feedback), step, precision, activity_decay)
 
     def relax_and_compare(
         self,
@@ -149,52 +137,44 @@ class CudaKernels(CudaLearning):
         step: float,
         precision: float,
         activity_decay: float,
-        message: DeviceArray | None = None,
-        rates: DeviceArray | None = None,
-    ) -> None:
-        """`relax`, then e_l = ĥ_l − p_l into error and message, and f(ĥ_l) into rates: one pass over memory.
+    ) -> DeviceNumber:
+        """`relax`, then `compare`: one pass over memory."""
+        kernel = cuda_local.relax_and_compare_kernel(activation, number_of(activity))
+        arrays = (activity, error, feedback, prediction)
+        norm = self.launch_and_sum(kernel, arrays, step, precision, activity_decay)
+        return norm * (0.5 / len(error))
 
-        The message is the copy of the error that is sent down; rates serve `predict_from_rates`.
-        """
-        fires = rates is not None
-        kernel = cuda_local.relax_kernel(activation, number_of(activity), compares=True, fires=fires)
-        sent, fired = error if message is None else message, error if rates is None else rates
-        arrays = (activity, error, feedback, prediction, sent, fired)
-        self.launch_each(kernel, arrays, step, precision, activity_decay)
-
-    def squared_error(self, error: DeviceArray) -> float:
-        """Return ½‖e_l‖², the mean over the batch; waits for the device."""
+    def squared_error(self, error: DeviceArray) -> DeviceNumber:
+        """Return ½‖e_l‖², the mean over the batch."""
         return self._half_squared_norm(error, "identity")
 
     def free_energy(
         self,
         activity: DeviceArray,
-        squared_error: float,
+        squared_error: DeviceNumber | float,
         activation: ActivationName,
         precision: float,
         activity_decay: float,
-    ) -> float:
-        """(1) Return γ_l ½‖e_l‖² + γ_l^decay ½‖f(ĥ_l)‖², the mean over the batch; waits for the device."""
-        energy = precision * squared_error
-        if activity_decay != 0:
-            energy += activity_decay * self._half_squared_norm(activity, activation)
-        return energy
+    ) -> DeviceNumber | float:
+        """(1) Return γ_l ½‖e_l‖² + γ_l^decay ½‖f(ĥ_l)‖², the mean over the batch."""
+        if activity_decay == 0:
+            return squared_error * precision
+        return self._half_squared_norm(activity, activation) * activity_decay + squared_error * precision
 
     def output_free_energy(
         self,
         target: DeviceArray,
         activity: DeviceArray,
         prediction: DeviceArray,
-        squared_error: float,
+        squared_error: DeviceNumber,
         output_name: OutputName,
         precision: float,
-    ) -> float:
-        """(1) Return the output layer's share, worked out on the host: for observers, never in a step."""
-        arrays = (target.copy(), activity.copy(), prediction.copy())
-        return reference.output_free_energy(*arrays, squared_error, output_name, precision)
+    ) -> DeviceNumber:
+        """(1) Return the output layer's share; see the reference."""
+        kernel = cuda_local.output_energy_kernel(output_name, number_of(activity))
+        return self.launch_rows(kernel, (target, activity, prediction), precision) * (1 / len(activity))
 
-    def _half_squared_norm(self, values: DeviceArray, activation: ActivationName) -> float:
+    def _half_squared_norm(self, values: DeviceArray, activation: ActivationName) -> DeviceNumber:
         """Return ½‖f(values)‖² / batch."""
-        norm = self.scratch("squared norm", (1,), "float64")
-        self.launch_squared_norm(values, activation, norm)
-        return 0.5 * float(DeviceScalar(norm)) / len(values)
+        kernel = cuda_local.squared_norm_kernel(activation, number_of(values))
+        return self.launch_and_sum(kernel, (values,)) * (0.5 / len(values))

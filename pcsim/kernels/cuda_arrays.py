@@ -1,4 +1,4 @@
-"""Arrays on the device, the two products with a weight, and the stream that both use.
+"""Arrays on the device, the products, and the stream in which all work is queued.
 
 On a GPU torch owns the memory and multiplies (cuBLAS), and Numba's kernels see the same memory. In Numba's
 simulator there is no torch with CUDA: NumPy multiplies, on copies. Kernels cannot tell the difference.
@@ -6,40 +6,45 @@ simulator there is no torch with CUDA: NumPy multiplies, on copies. Kernels cann
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 
-from pcsim.errors import ConfigurationError
+from pcsim.errors import ConfigurationError, ShapeError
 from pcsim.kernels import Array
-from pcsim.kernels.cuda_device import View, cuda
+from pcsim.kernels.cuda_device import Kernel, View, cuda
+from pcsim.kernels.cuda_simulator import SimulatedStream
 
 if TYPE_CHECKING:
     import torch
 
-Stream = Any  # a Numba stream, or 0 in the simulator
+Extent = int | tuple[int, int]  # of a grid in blocks, or of a block in threads
+Argument = Any  # what a kernel takes: a view or a number
 
 
 @dataclass(eq=False)
 class DeviceArray:
     """An array on the device, C-contiguous; wrapped once when it is made, so that a launch costs no wrapping.
 
-    `array[...] = source` copies from another device array or from the host; `np.asarray(array)` and
-    `array.copy()` copy to the host, after everything before them in the stream.
+    `array[...] = source` copies from another device array or from the host, all of it; `np.asarray(array)`
+    and `array.copy()` copy to the host, after everything before them in the stream.
 
     Attributes:
         view: what Numba's kernels get.
         tensor: the same memory as torch sees it; None in the simulator.
+        stream: of the simulator; None on a GPU.
     """
 
     view: View
     tensor: torch.Tensor | None = None
+    stream: SimulatedStream | None = None
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
@@ -71,17 +76,40 @@ class DeviceArray:
         return part
 
     def __setitem__(self, index: EllipsisType, source: DeviceArray | Array) -> None:
+        if index is not Ellipsis or source.shape != self.shape:
+            raise ShapeError(
+                f"array on the device of shape {self.shape}: expected all of it to be set at once"
+            )
         if self.tensor is None:
-            self.view.copy_to_device(np.array(source, self.dtype, order="C"))
+            self._simulate_copy(source)
         elif isinstance(source, DeviceArray) and source.tensor is not None:
             self.tensor.copy_(source.tensor)
         else:
-            self.tensor.copy_(self.tensor.new_tensor(np.asarray(source)))
+            self.tensor.copy_(self.tensor.new_tensor(np.ascontiguousarray(source)))
+
+    def _simulate_copy(self, source: DeviceArray | Array) -> None:
+        assert self.stream is not None
+        if isinstance(source, DeviceArray):
+            given = source.view
+            self.stream.do(lambda: self.view.copy_to_device(given.copy_to_host().astype(self.dtype)))
+        else:
+            self.stream.wait()  # what comes from the host is no part of a graph
+            self.view.copy_to_device(np.array(source, self.dtype, order="C"))
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
         """Return a copy on the host; waits for the device."""
-        host: Array = self.view.copy_to_host() if self.tensor is None else self.tensor.cpu().numpy()
+        host = self.head(len(self))
         return host if dtype is None else host.astype(dtype, copy=False)
+
+    def head(self, count: int) -> Array:
+        """Return a copy of so many of the first rows on the host; waits for the device."""
+        if self.tensor is not None:
+            host: Array = self.tensor[:count].cpu().numpy()
+        else:
+            assert self.stream is not None
+            self.stream.wait()
+            host = self.view[:count].copy_to_host()
+        return host
 
     def copy(self) -> Array:
         """Return a copy on the host; waits for the device."""
@@ -95,8 +123,20 @@ class Products(Protocol):
         """Return a new array of zeros."""
         ...
 
-    def stream(self) -> Stream:
-        """Return the stream on which kernels are to be launched, that of the products."""
+    def launch(self, kernel: Kernel, grid: Extent, block: Extent, arguments: Sequence[Argument]) -> None:
+        """Queue a kernel, in one stream with the products; returns at once."""
+        ...
+
+    def upload(self, host: Array, array: DeviceArray) -> None:
+        """Queue a copy from the host, which may change its array at once; waits for no work of before."""
+        ...
+
+    def capture(self, step: Callable[[], None]) -> Callable[[], None]:
+        """Record what `step` queues as a graph, without doing it; return what replays it.
+
+        Let it run at least once before, so that every kernel is compiled and all scratch exists. It must
+        not wait for the device; what it reads must stay in the same arrays.
+        """
         ...
 
     def predict(self, rates: DeviceArray, weight: DeviceArray, bias: DeviceArray, out: DeviceArray) -> None:
@@ -107,25 +147,50 @@ class Products(Protocol):
         """Form out = factor · error weight; (batch, m), (m, n) → (batch, n)."""
         ...
 
+    def hebbian(
+        self, error: DeviceArray, rates: DeviceArray, out: DeviceArray, bias_out: DeviceArray
+    ) -> None:
+        """Form G = the mean of error ratesᵀ, g = that of error; (batch, m), (batch, n) → (m, n), (m,)."""
+        ...
+
 
 class HostProducts:
     """NumPy on copies, for the simulator: slow, and right."""
 
+    def __init__(self) -> None:
+        self._stream = SimulatedStream()
+
     def zeros(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> DeviceArray:
         """See `Products`."""
-        return DeviceArray(cuda.to_device(np.zeros(shape, dtype)))
+        self._stream.wait()  # a step must not allocate
+        return DeviceArray(cuda.to_device(np.zeros(shape, dtype)), stream=self._stream)
 
-    def stream(self) -> Stream:
-        """See `Products`: the default stream."""
-        return 0
+    def launch(self, kernel: Kernel, grid: Extent, block: Extent, arguments: Sequence[Argument]) -> None:
+        """See `Products`."""
+        self._stream.do(lambda: kernel[grid, block](*arguments))
+
+    def upload(self, host: Array, array: DeviceArray) -> None:
+        """See `Products`."""
+        array[...] = host
 
     def predict(self, rates: DeviceArray, weight: DeviceArray, bias: DeviceArray, out: DeviceArray) -> None:
         """See `Products`."""
-        out[...] = rates.copy() @ weight.copy().T + bias.copy()
+        self._stream.do(lambda: _fill(out, _host(rates) @ _host(weight).T + _host(bias)))
 
     def feedback(self, error: DeviceArray, weight: DeviceArray, factor: float, out: DeviceArray) -> None:
         """See `Products`."""
-        out[...] = factor * (error.copy() @ weight.copy())
+        self._stream.do(lambda: _fill(out, factor * (_host(error) @ _host(weight))))
+
+    def hebbian(
+        self, error: DeviceArray, rates: DeviceArray, out: DeviceArray, bias_out: DeviceArray
+    ) -> None:
+        """See `Products`."""
+        self._stream.do(lambda: _fill(out, _host(error).T @ _host(rates) / len(error)))
+        self._stream.do(lambda: _fill(bias_out, _host(error).mean(axis=0)))
+
+    def capture(self, step: Callable[[], None]) -> Callable[[], None]:
+        """See `Products`."""
+        return self._stream.capture(step)
 
 
 class TorchProducts:
@@ -149,7 +214,11 @@ class TorchProducts:
                 "use another backend, or NUMBA_ENABLE_CUDASIM=1 to simulate one"
             )
         self._torch, self._device = torch, device
-        self._streams: dict[int, Stream] = {}
+        self._on_gpu = device.startswith("cuda")
+        self._streams: dict[int, Any] = {}
+        self._staging: WeakKeyDictionary[DeviceArray, tuple[torch.Tensor, torch.cuda.Event | None]] = (
+            WeakKeyDictionary()
+        )
 
     def zeros(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> DeviceArray:
         """See `Products`."""
@@ -157,12 +226,26 @@ class TorchProducts:
         tensor = self._torch.zeros(shape, dtype=kind, device=self._device)
         return DeviceArray(cuda.as_cuda_array(tensor.detach()) if tensor.is_cuda else tensor, tensor)
 
-    def stream(self) -> Stream:
-        """See `Products`: torch's current stream, which is another one while a graph is captured."""
+    def launch(self, kernel: Kernel, grid: Extent, block: Extent, arguments: Sequence[Argument]) -> None:
+        """See `Products`: on torch's current stream, which is another one while a graph is captured."""
         handle = self._torch.cuda.current_stream().cuda_stream
         if handle not in self._streams:
             self._streams[handle] = cuda.external_stream(handle)
-        return self._streams[handle]
+        kernel[grid, block, self._streams[handle]](*arguments)
+
+    def upload(self, host: Array, array: DeviceArray) -> None:
+        """See `Products`: by way of memory that the GPU reads itself, once it has read what lay there."""
+        if array not in self._staging:
+            room = self._torch.empty(array.shape, dtype=_tensor(array).dtype, pin_memory=self._on_gpu)
+            event = self._torch.cuda.Event() if self._on_gpu else None  # type: ignore[no-untyped-call]
+            self._staging[array] = room, event
+        room, read = self._staging[array]
+        if read is not None:
+            read.synchronize()
+        room.numpy()[...] = host
+        _tensor(array).copy_(room, non_blocking=True)
+        if read is not None:
+            read.record()
 
     def predict(self, rates: DeviceArray, weight: DeviceArray, bias: DeviceArray, out: DeviceArray) -> None:
         """See `Products`."""
@@ -176,20 +259,38 @@ class TorchProducts:
         else:  # beta = 0: what `out` held is not read, not even its NaN
             self._torch.addmm(result, _tensor(error), _tensor(weight), beta=0, alpha=factor, out=result)
 
-    def capture(self, step: Callable[[], None]) -> Callable[[], None]:
-        """Record what `step` launches as a CUDA graph, without running it; return what replays it.
+    def hebbian(
+        self, error: DeviceArray, rates: DeviceArray, out: DeviceArray, bias_out: DeviceArray
+    ) -> None:
+        """See `Products`: torch sums columns by many blocks, too, as a product with ones would not."""
+        result = _tensor(out)
+        share = 1 / len(error)
+        self._torch.addmm(result, _tensor(error).t(), _tensor(rates), beta=0, alpha=share, out=result)
+        self._torch.mean(_tensor(error), 0, out=_tensor(bias_out))
 
-        Run the step at least once before, so that every kernel is compiled and all scratch exists; what it
-        reads must stay in the same arrays: copy each mini-batch into them (`array[...] = x`), then replay.
-        Its learning rules must count on the device (`CudaKernels.mq_step_counted`, `adam_step_counted`).
-        """
+    def capture(self, step: Callable[[], None]) -> Callable[[], None]:
+        """See `Products`: a CUDA graph."""
         graph = self._torch.cuda.CUDAGraph()
         with self._torch.cuda.graph(graph):
             step()
-        replay: Callable[[], None] = graph.replay
+
+        def replay(needed: object = step) -> None:  # whose arrays the graph writes to
+            graph.replay()
+
         return replay
 
 
 def _tensor(array: DeviceArray) -> torch.Tensor:
     assert array.tensor is not None
     return array.tensor
+
+
+def _host(array: DeviceArray) -> Array:
+    """Return a copy of a simulated array, in stream order."""
+    host: Array = array.view.copy_to_host()
+    return host
+
+
+def _fill(array: DeviceArray, values: Array) -> None:
+    """Write to a simulated array, in stream order."""
+    array.view.copy_to_device(np.ascontiguousarray(values, array.dtype))

@@ -3,41 +3,48 @@
 A mini-batch lies in memory sample by sample there, so what the windows see is (batch · positions, terms), and
 z is (batch · positions, channels); a kernel brings it into the order of images while it applies f and pools.
 One thread an element; geometry is a constant of the compiled code. Equations: `pcsim.kernels.reference_conv`.
+
+A thread finds its place by dividing. GPUs have no division: by a constant it is a few instructions in 32 bits
+without sign, and four times as many in 64 bits with one. So all of that is uint32, and arrays that it could
+not address are refused by `CudaConvolution`.
 """
 
 from __future__ import annotations
 
 from functools import cache
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pcsim.architecture import ConvLayer
+from pcsim.errors import ShapeError
 from pcsim.kernels import ActivationName, Array
 from pcsim.kernels.cuda_arrays import DeviceArray
-from pcsim.kernels.cuda_device import Kernel, Number, View, activation_functions, cuda
+from pcsim.kernels.cuda_device import Kernel, Number, Value, View, activation_functions, cuda, unsigned
 from pcsim.kernels.cuda_launch import number_of
 
 if TYPE_CHECKING:
     from pcsim.kernels.cuda import CudaKernels
 
+LIMIT = 2**31  # numbers in an array: threads count in 32 bits, the idle ones of the last block among them
+
 
 @cache
 def patches_kernel(layer: ConvLayer) -> Kernel:
     """Return the kernel of what each window sees. Arguments, flat: out, image."""
-    channels, height, width = layer.image
-    kernel, stride, columns = layer.kernel, layer.stride, layer.columns
-    positions, terms = layer.positions, layer.terms
+    channels, height, width = map(unsigned, layer.image)
+    kernel, stride, columns = map(unsigned, (layer.kernel, layer.stride, layer.columns))
+    positions, terms, area = map(unsigned, (layer.positions, layer.terms, layer.kernel**2))
 
     def patches(out: View, image: View) -> None:
-        i = cuda.grid(1)
+        i = unsigned(cuda.grid(1))
         if i < out.size:
             term, window = i % terms, i // terms
             place, sample = window % positions, window // positions
             x = place % columns * stride + term % kernel
             y = place // columns * stride + term // kernel % kernel
-            channel = term // (kernel * kernel)
-            out[i] = image[((sample * channels + channel) * height + y) * width + x]
+            out[i] = image[((sample * channels + term // area) * height + y) * width + x]
 
     return cuda.jit(patches)
 
@@ -45,49 +52,57 @@ def patches_kernel(layer: ConvLayer) -> Kernel:
 @cache
 def fold_kernel(layer: ConvLayer, number: Number) -> Kernel:
     """Return the kernel that sums up each pixel's share in all windows. Arguments, flat: image, shares."""
-    channels, height, width = layer.image
-    kernel, stride, rows, columns = layer.kernel, layer.stride, layer.rows, layer.columns
-    positions, terms = layer.positions, layer.terms
+    window, (channels, height, width) = layer.kernel, map(unsigned, layer.image)
+    kernel, stride, rows, columns = map(unsigned, (window, layer.stride, layer.rows, layer.columns))
+    positions, terms = unsigned(layer.positions), unsigned(layer.terms)
 
     def fold(image: View, shares: View) -> None:
-        pixel = cuda.grid(1)
+        pixel = unsigned(cuda.grid(1))
         if pixel < image.size:
             x, y = pixel % width, pixel // width % height
-            channel, sample = pixel // (width * height) % channels, pixel // (width * height * channels)
+            channel, sample = pixel // width // height % channels, pixel // width // height // channels
             total = number(0)
-            for i in range(kernel):
-                for j in range(kernel):
-                    down, across = y - i, x - j
-                    if down >= 0 and across >= 0 and down % stride == 0 and across % stride == 0:
-                        row, column = down // stride, across // stride
+            for up in range(window):
+                for left in range(window):
+                    i, j = unsigned(up), unsigned(left)
+                    if y >= i and x >= j and (y - i) % stride == 0 and (x - j) % stride == 0:
+                        row, column = (y - i) // stride, (x - j) // stride
                         if row < rows and column < columns:
-                            window = sample * positions + row * columns + column
-                            total += shares[window * terms + (channel * kernel + i) * kernel + j]
+                            place = sample * positions + row * columns + column
+                            total += shares[place * terms + (channel * kernel + i) * kernel + j]
             image[pixel] = total
 
     return cuda.jit(fold)
+
+
+def _exceeds(left: Value, right: Value) -> bool:
+    """Return whether a value wins over another one: NaN over every number, as in NumPy's max and argmax."""
+    return bool((left > right) | ((left != left) & (right == right)))  # no branches
+
+
+exceeds: Kernel = cuda.jit(_exceeds, device=True)
 
 
 @cache
 def fire_kernel(layer: ConvLayer, activation: ActivationName, number: Number) -> Kernel:
     """Return the kernel of p = pool(f(z)). Arguments, flat: out, z."""
     function, _ = activation_functions(activation, number)
-    made, across, down = layer.result[0], layer.result[2], layer.result[1]
-    columns, positions, size, largest = layer.columns, layer.positions, layer.pool_size, layer.pool == "max"
-    share = 1 / size**2
+    made, down, across = map(unsigned, layer.result)
+    pool, largest, share = layer.pool_size, layer.pool == "max", 1 / layer.pool_size**2
+    size, columns, positions = map(unsigned, (pool, layer.columns, layer.positions))
 
     def fire(out: View, z: View) -> None:
-        at = cuda.grid(1)
+        at = unsigned(cuda.grid(1))
         if at < out.size:
             column, row = at % across, at // across % down
-            channel, sample = at // (across * down) % made, at // (across * down * made)
+            channel, sample = at // across // down % made, at // across // down // made
             total, best = number(0), number(-np.inf)
-            for i in range(size):
-                for j in range(size):
-                    place = (row * size + i) * columns + column * size + j
+            for i in range(pool):
+                for j in range(pool):
+                    place = (row * size + unsigned(i)) * columns + column * size + unsigned(j)
                     value = function(z[(sample * positions + place) * made + channel])
                     total += value
-                    best = best if value <= best else value
+                    best = value if exceeds(value, best) else best
             out[at] = best if largest else total * number(share)
 
     return cuda.jit(fire)
@@ -97,32 +112,32 @@ def fire_kernel(layer: ConvLayer, activation: ActivationName, number: Number) ->
 def delta_kernel(layer: ConvLayer, activation: ActivationName, number: Number) -> Kernel:
     """Return the kernel of δ = scale · f'(z) ⊙ unpool(e). Arguments, flat: out, z, error; scale."""
     function, slope = activation_functions(activation, number)
-    made, down, across = layer.result
-    columns, positions, size, largest = layer.columns, layer.positions, layer.pool_size, layer.pool == "max"
-    share = 1 / size**2
+    made, down, across = map(unsigned, layer.result)
+    pool, largest, share = layer.pool_size, layer.pool == "max", 1 / layer.pool_size**2
+    size, columns, positions = map(unsigned, (pool, layer.columns, layer.positions))
 
     def delta(out: View, z: View, error: View, scale: float) -> None:
-        at = cuda.grid(1)
+        at = unsigned(cuda.grid(1))
         if at < out.size:
             channel, place = at % made, at // made % positions
-            sample = at // (made * positions)
-            row, column = place // columns, place % columns
+            sample = at // made // positions
+            row, column = place // columns // size, place % columns // size  # of the pooled window
             value, wins = z[at], True
-            if row >= down * size or column >= across * size:
+            if row >= down or column >= across:
                 wins = False  # a border that fills no window
             elif largest:
                 own = function(value)
-                for i in range(size):
-                    for j in range(size):
-                        other = (row // size * size + i) * columns + column // size * size + j
+                for i in range(pool):
+                    for j in range(pool):
+                        other = (row * size + unsigned(i)) * columns + column * size + unsigned(j)
                         rate = function(z[(sample * positions + other) * made + channel])
-                        if rate > own or (rate == own and other < place):
+                        if exceeds(rate, own) | ((other < place) & (not exceeds(own, rate))):
                             wins = False
-            out[at] = number(0)
+            came = number(0)
             if wins:
-                above = ((sample * made + channel) * down + row // size) * across + column // size
-                part = number(1) if largest else number(share)
-                out[at] = number(scale) * part * slope(value) * error[above]
+                above = ((sample * made + channel) * down + row) * across + column
+                came = number(scale) * (number(1) if largest else number(share)) * error[above]
+            out[at] = slope(value) * came  # for those who lose, too: a slope may be NaN
 
     return cuda.jit(delta)
 
@@ -132,6 +147,9 @@ class CudaConvolution:
 
     Attributes:
         memory: z of the last prediction, (batch · positions, channels).
+
+    Raises:
+        ShapeError: a mini-batch with more numbers than 32 bits can count.
     """
 
     def __init__(
@@ -144,6 +162,12 @@ class CudaConvolution:
     ) -> None:
         self._kernels, self._layer, self._activation = kernels, layer, activation
         self._windows, self._dtype = batch * layer.positions, dtype
+        most = max(self._windows * max(layer.terms, layer.channels), batch * prod(layer.image))
+        if most >= LIMIT:
+            raise ShapeError(
+                f"convolution of {batch} images {'x'.join(map(str, layer.image))}: {most} numbers in one "
+                f"array, expected fewer than {LIMIT}; use a smaller mini-batch"
+            )
         self._z = kernels.zeros((self._windows, layer.channels), dtype)
         self.memory = (self._z,)
 

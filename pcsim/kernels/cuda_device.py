@@ -25,6 +25,8 @@ Number = Any  # np.float32 or np.float64: the dtype, and the conversion to it
 Kernel = Any  # what cuda.jit returns
 Function = Callable[[Value], Value]
 
+unsigned: Any = np.uint32  # an index that cannot count from the end
+
 WARP = 32
 LANES = 0xFFFFFFFF  # all lanes of a warp take part in a shuffle
 
@@ -129,6 +131,11 @@ def _larger(left: Value, right: Value) -> Value:
 @cache
 def block_sum(number: Number) -> Kernel:
     """Return a device function: the sum of a value over all threads of a block, known to each of them."""
+    return new_block_sum(number)
+
+
+def new_block_sum(number: Number) -> Kernel:
+    """Return a `block_sum` with shared memory of its own, for a function whose callers sum up, too."""
     return _block_reduction(_add, 0.0, number)
 
 

@@ -1,8 +1,12 @@
 """Kernels that learn: a tile of G_l = mean of e_{l+1} f(ĥ_l)ᵀ is formed in registers and used there.
 
 One block owns a tile of W_l. It walks through the batch in slices: e_{l+1} and f(ĥ_l) of a slice lie in
-shared memory, and each thread sums a small rectangle of G_l in its registers. Then W_l is read, changed and
+shared memory, and each thread sums a small rectangle of G_l in its registers. W_l is read, changed and
 written, once. No gradient is ever stored.
+
+What is read of the weight is asked for all at once, since a thread that waits for one number after the other
+waits for memory most of the time. Shared memory is addressed by unsigned numbers: a signed one might count
+from the end, as in Python, and the innermost loop would spend more instructions on that than on its sums.
 
 Shapes: weight (m, n), bias (m,), error (batch, m), activity (batch, n).
 """
@@ -26,7 +30,10 @@ from pcsim.kernels.cuda_device import (
     activation_functions,
     block_sum,
     cuda,
+    unsigned,
 )
+
+SHORT_WALK = 8  # slices that a block gets through in about the time of two launches; an estimate
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,18 @@ class Tile:
         """Return how many blocks cover a weight of (rows, columns)."""
         return -(-columns // self.columns), -(-rows // self.rows)
 
+    def walks_far(self, batch: int, rows: int, columns: int) -> bool:
+        """Return whether a product is to form G_l of a weight (rows, columns), not the blocks of its tiles.
+
+        Each block goes through the whole mini-batch, so that a small weight keeps few blocks busy for long
+        and the rest of a GPU idle: a convolution 3 → 32 of 64 CIFAR images has one tile and 3600 slices. A
+        library's product cuts the mini-batch up, too. Writing and reading G_l then costs little beside so
+        much arithmetic: slices must outnumber tiles. And it takes two more launches, too long to save a
+        short walk.
+        """
+        across, down = self.grid(rows, columns)
+        return -(-batch // self.depth) > max(across * down, SHORT_WALK)
+
     def shared_bytes(self, itemsize: int) -> int:
         """Return the shared memory of a block for both slices, in bytes."""
         return self.depth * (self.rows + self.columns) * itemsize
@@ -87,14 +106,16 @@ def _accumulate(activation: ActivationName, number: Number, tile: Tile) -> Kerne
     """
     function, _ = activation_functions(activation, number)
     rows, columns, depth = tile.rows, tile.columns, tile.depth
-    across, down, rows_each, columns_each = tile.across, tile.down, tile.rows_each, tile.columns_each
-    threads = across * down
+    across, rows_each, columns_each = tile.across, tile.rows_each, tile.columns_each
+    threads = across * tile.down
+    staged_errors, staged_rates = depth * rows, depth * columns
+    u_rows, u_columns, u_down, u_across = map(unsigned, (rows, columns, tile.down, across))
 
     def accumulate(error: View, activity: View, first_row: int, first_column: int, sums: View) -> Value:
-        errors = cuda.shared.array((depth, rows), number)
-        rates = cuda.shared.array((depth, columns), number)
-        x, y = cuda.threadIdx.x, cuda.threadIdx.y
-        thread = y * across + x
+        errors = cuda.shared.array(staged_errors, number)
+        rates = cuda.shared.array(staged_rates, number)
+        x, y = unsigned(cuda.threadIdx.x), unsigned(cuda.threadIdx.y)
+        thread = cuda.threadIdx.y * across + cuda.threadIdx.x
         batch = error.shape[0]
         row, column = first_row + thread % rows, first_column + thread % columns
         row_sum = number(0)
@@ -103,21 +124,22 @@ def _accumulate(activation: ActivationName, number: Number, tile: Tile) -> Kerne
                 value = number(0)
                 if start + sample < batch and row < error.shape[1]:
                     value = error[start + sample, row]
-                errors[sample, thread % rows] = value
+                errors[unsigned(sample) * u_rows + unsigned(thread % rows)] = value
             for sample in range(thread // columns, depth, threads // columns):
                 value = number(0)
                 if start + sample < batch and column < activity.shape[1]:
                     value = function(activity[start + sample, column])
-                rates[sample, thread % columns] = value
+                rates[unsigned(sample) * u_columns + unsigned(thread % columns)] = value
             cuda.syncthreads()
             for sample in range(depth):
                 for i in range(rows_each):
-                    value = errors[sample, y + down * i]
+                    value = errors[unsigned(sample) * u_rows + y + u_down * unsigned(i)]
                     for j in range(columns_each):
-                        sums[i, j] += value * rates[sample, x + across * j]
+                        rate = rates[unsigned(sample) * u_columns + x + u_across * unsigned(j)]
+                        sums[i, j] += value * rate
             if first_column == 0 and thread < rows:
                 for sample in range(depth):
-                    row_sum += errors[sample, thread]
+                    row_sum += errors[unsigned(sample) * u_rows + unsigned(thread)]
             cuda.syncthreads()
         return row_sum
 
@@ -148,11 +170,16 @@ def hebbian_kernel(activation: ActivationName, number: Number, tile: Tile) -> Ke
         total: View,
     ) -> None:
         sums = cuda.local.array((rows_each, columns_each), number)
-        for i in range(rows_each):
-            for j in range(columns_each):
-                sums[i, j] = number(0)
+        old = cuda.local.array((rows_each, columns_each), number)
         first_row, first_column = cuda.blockIdx.y * rows, cuda.blockIdx.x * columns
         x, y = cuda.threadIdx.x, cuda.threadIdx.y
+        for i in range(rows_each):
+            row = first_row + y + down * i
+            for j in range(columns_each):
+                column = first_column + x + across * j
+                sums[i, j] = old[i, j] = number(0)
+                if row < weight.shape[0] and column < weight.shape[1]:
+                    old[i, j] = weight[row, column]
         row_sum = accumulate(error, activity, first_row, first_column, sums)
         scale = number(rate / (mean_gradient[0] + r) + minimum_rate)
         mean = number(1) / number(error.shape[0])
@@ -164,7 +191,7 @@ def hebbian_kernel(activation: ActivationName, number: Number, tile: Tile) -> Ke
                 if row < weight.shape[0] and column < weight.shape[1]:
                     gradient = mean * sums[i, j]
                     norm += abs(gradient)
-                    weight[row, column] += scale * gradient
+                    weight[row, column] = old[i, j] + scale * gradient
         row = first_row + y * across + x
         if first_column == 0 and row < first_row + rows and row < bias.shape[0]:
             gradient = mean * row_sum
@@ -178,24 +205,22 @@ def hebbian_kernel(activation: ActivationName, number: Number, tile: Tile) -> Ke
 
 
 @cache
-def _adam_change(number: Number) -> Kernel:
-    """Return the device function that moves both moments at one place and returns m̂/(√v̂ + ε)."""
+def adam_change(number: Number) -> Kernel:
+    """Return the device function of both new moments and of m̂/(√v̂ + ε)."""
 
     def change(
-        first: View,
-        second: View,
-        place: int,
+        one: Value,
+        two: Value,
         gradient: Value,
         keep1: Value,
         keep2: Value,
         correction1: Value,
         correction2: Value,
         epsilon: Value,
-    ) -> Value:
-        one = first[place] + keep1 * (gradient - first[place])
-        two = second[place] + keep2 * (gradient * gradient - second[place])
-        first[place], second[place] = one, two
-        return one * correction1 / (number(math.sqrt(two * correction2)) + epsilon)
+    ) -> tuple[Value, Value, Value]:
+        one += keep1 * (gradient - one)
+        two += keep2 * (gradient * gradient - two)
+        return one, two, one * correction1 / (number(math.sqrt(two * correction2)) + epsilon)
 
     return cuda.jit(change, device=True)
 
@@ -209,7 +234,7 @@ def adam_kernel(activation: ActivationName, number: Number, tile: Tile) -> Kerne
     total are float64. Grid and block as in `hebbian_kernel`.
     """
     accumulate, add_up = _accumulate(activation, number, tile), block_sum(number)
-    change = _adam_change(number)
+    change = adam_change(number)
     rows_each, columns_each, across, down = tile.rows_each, tile.columns_each, tile.across, tile.down
     rows, columns = tile.rows, tile.columns
 
@@ -233,6 +258,9 @@ def adam_kernel(activation: ActivationName, number: Number, tile: Tile) -> Kerne
         for i in range(rows_each):
             for j in range(columns_each):
                 sums[i, j] = number(0)
+        old = cuda.local.array(columns_each, number)  # of one row: of all there would be too many registers
+        ones = cuda.local.array(columns_each, number)
+        twos = cuda.local.array(columns_each, number)
         first_row, first_column = cuda.blockIdx.y * rows, cuda.blockIdx.x * columns
         x, y = cuda.threadIdx.x, cuda.threadIdx.y
         row_sum = accumulate(error, activity, first_row, first_column, sums)
@@ -243,15 +271,23 @@ def adam_kernel(activation: ActivationName, number: Number, tile: Tile) -> Kerne
             row = first_row + y + down * i
             for j in range(columns_each):
                 column = first_column + x + across * j
+                old[j] = ones[j] = twos[j] = number(0)
                 if row < weight.shape[0] and column < width:
                     place = row * width + column
-                    step = change(first, second, place, mean * sums[i, j], keep1, keep2, c1, c2, small)
+                    old[j], ones[j], twos[j] = weight[row, column], first[place], second[place]
+            for j in range(columns_each):
+                column = first_column + x + across * j
+                if row < weight.shape[0] and column < width:
+                    place, gradient = row * width + column, mean * sums[i, j]
+                    one, two, step = change(ones[j], twos[j], gradient, keep1, keep2, c1, c2, small)
                     norm += abs(step)
-                    weight[row, column] += alpha * step
+                    first[place], second[place], weight[row, column] = one, two, old[j] + alpha * step
         row = first_row + y * across + x
         if first_column == 0 and row < first_row + rows and row < bias.shape[0]:
-            step = change(bias_first, bias_second, row, mean * row_sum, keep1, keep2, c1, c2, small)
+            one, two, gradient = bias_first[row], bias_second[row], mean * row_sum
+            one, two, step = change(one, two, gradient, keep1, keep2, c1, c2, small)
             norm += abs(step)
+            bias_first[row], bias_second[row] = one, two
             bias[row] += alpha * step
         norm = add_up(norm)
         if x == 0 and y == 0:
@@ -262,26 +298,27 @@ def adam_kernel(activation: ActivationName, number: Number, tile: Tile) -> Kerne
 
 @cache
 def settle_kernel() -> Kernel:
-    """(8) v ← ρ_n v + (1 − ρ_n) mean|[G, g]|, ρ_n = min(n/(n + 1), ρ); magnitude ← s · mean; total ← 0.
+    """(8) v ← ρ_n v + (1 − ρ_n) mean|[G, g]|, ρ_n = min(n/(n + 1), ρ); the mean |Δ|, s · mean; total ← 0.
 
-    One thread, after `hebbian_kernel`. Arguments, all arrays float64 (1,): v, n (counted up here), total,
-    magnitude, then the number of elements, rate, minimum_rate, r and ρ. Nothing that changes from step to
-    step comes from the host, so that a CUDA graph can hold it.
+    One thread, after `hebbian_kernel`. Arguments, all arrays float64: v (1,), n (1,), counted up here, total
+    (1,), then the number of elements, rate, minimum_rate, r, ρ, and where the mean |Δ| goes: numbers[first].
+    Nothing that changes from step to step comes from the host, so that a CUDA graph can hold it.
     """
 
     def settle(
         mean_gradient: View,
         updates: View,
         total: View,
-        magnitude: View,
         elements: int,
         rate: float,
         minimum_rate: float,
         r: float,
         decay: float,
+        numbers: View,
+        first: int,
     ) -> None:
         mean = total[0] / elements
-        magnitude[0] = (rate / (mean_gradient[0] + r) + minimum_rate) * mean
+        numbers[first] = (rate / (mean_gradient[0] + r) + minimum_rate) * mean
         updates[0] += 1
         kept = updates[0] / (updates[0] + 1)
         if kept > decay:  # min() of two numbers does not compile for CUDA in Numba 0.68
@@ -305,13 +342,3 @@ def corrections_kernel() -> Kernel:
         corrections[1] = 1 / (1 - beta2 ** updates[0])
 
     return cuda.jit(correct)
-
-
-@cache
-def fill_kernel() -> Kernel:
-    """values[0] = value, by one thread: a number from the host, in stream order."""
-
-    def fill(values: View, value: float) -> None:
-        values[0] = value
-
-    return cuda.jit(fill)

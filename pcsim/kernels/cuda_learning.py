@@ -1,19 +1,24 @@
 """Learning on a GPU: one kernel changes the weight, a second one of one thread keeps the books.
 
+Where a weight is small and its mini-batch long, a product forms G_l before; see `Tile.walks_far`.
+
 SGD, NLMS and MQ are one step, W_l += (rate/(v + r) + minimum_rate) G_l, with constants of their own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from pcsim.kernels import ActivationName, cuda_hebbian
-from pcsim.kernels.cuda_arrays import DeviceArray, Products
+from pcsim.kernels import ActivationName, cuda_apply, cuda_hebbian, cuda_local
+from pcsim.kernels.cuda_arrays import Argument, DeviceArray, Products
+from pcsim.kernels.cuda_device import Kernel, Number
 from pcsim.kernels.cuda_hebbian import Tile
-from pcsim.kernels.cuda_launch import DeviceScalar, Launcher, number_of, views
+from pcsim.kernels.cuda_launch import Launcher, extent, flat, number_of, views
+from pcsim.kernels.cuda_numbers import DeviceNumber
 
 Moments = tuple[DeviceArray, DeviceArray, DeviceArray, DeviceArray]
 MANY_UPDATES = 1e18  # n/(n + 1) is 1 in float64, and n + 1 is n: the decay counts as it is given
@@ -26,16 +31,12 @@ class Ledger:
 
     Attributes:
         total: Σ|step| of the update that is running, 0 in between.
-        magnitude: mean |Δ| of the last update.
-        updates: n of Adam where the host counts.
         many_updates: n of a rule without a start phase.
         mean: stands in for v_l where the rule has none: 0, or ‖f(ĥ_l)‖² for NLMS.
         corrections: 1/(1 − β₁ⁿ) and 1/(1 − β₂ⁿ) of Adam; shape (2,).
     """
 
     total: DeviceArray
-    magnitude: DeviceArray
-    updates: DeviceArray
     many_updates: DeviceArray
     mean: DeviceArray
     corrections: DeviceArray
@@ -62,7 +63,7 @@ class CudaLearning(Launcher):
         activity: DeviceArray,
         activation: ActivationName,
         rate: float,
-    ) -> DeviceScalar:
+    ) -> DeviceNumber:
         """W_l += α G_l, b_l += α g_l; return the mean |Δ| over weight and bias."""
         ledger = self._ledger(weight)
         state, constants = (ledger.mean, ledger.many_updates), (0.0, rate, 1.0)
@@ -75,10 +76,11 @@ class CudaLearning(Launcher):
         error_above: DeviceArray,
         activity: DeviceArray,
         activation: ActivationName,
-    ) -> DeviceScalar:
+    ) -> DeviceNumber:
         """SGD with α_l = 1/(‖f(ĥ_l)‖² + 1), for a mini-batch of one; the norm never leaves the device."""
         ledger = self._ledger(weight)
-        self.launch_squared_norm(activity, activation, ledger.mean)
+        norm = cuda_local.whole_norm_kernel(activation, number_of(activity))
+        self.launch(norm, 1, extent(activity.size)[1], activity.flat, ledger.mean.view)
         state, constants = (ledger.mean, ledger.many_updates), (1.0, 0.0, 1.0)
         return self._step(weight, bias, error_above, activity, activation, state, constants, 1.0)
 
@@ -90,57 +92,17 @@ class CudaLearning(Launcher):
         activity: DeviceArray,
         activation: ActivationName,
         mean_gradient: DeviceArray,
+        updates: DeviceArray,
         rate: float,
         minimum_rate: float,
         r: float,
         decay: float,
-    ) -> DeviceScalar:
-        """(7) and (8) with the ρ_n that the caller has worked out; v_l is float64, shape (1,)."""
-        state, constants = (mean_gradient, self._ledger(weight).many_updates), (rate, minimum_rate, r)
-        return self._step(weight, bias, error_above, activity, activation, state, constants, decay)
-
-    def mq_step_counted(
-        self,
-        weight: DeviceArray,
-        bias: DeviceArray,
-        error_above: DeviceArray,
-        activity: DeviceArray,
-        activation: ActivationName,
-        state: tuple[DeviceArray, DeviceArray],
-        rate: float,
-        minimum_rate: float,
-        r: float,
-        decay: float,
-    ) -> DeviceScalar:
-        """`mq_step` with ρ_n = min(n/(n + 1), ρ) from a count on the device, fit for a CUDA graph.
-
-        `state` is v_l and n, float64, shape (1,) each; n starts at 0 and is counted up here; `decay` is ρ.
-        """
-        constants = (rate, minimum_rate, r)
+    ) -> DeviceNumber:
+        """(7) and (8); v_l and n are float64, shape (1,), and never leave the device."""
+        state, constants = (mean_gradient, updates), (rate, minimum_rate, r)
         return self._step(weight, bias, error_above, activity, activation, state, constants, decay)
 
     def adam_step(
-        self,
-        weight: DeviceArray,
-        bias: DeviceArray,
-        error_above: DeviceArray,
-        activity: DeviceArray,
-        activation: ActivationName,
-        moments: Moments,
-        updates: int,
-        rate: float,
-        beta1: float,
-        beta2: float,
-        epsilon: float,
-    ) -> DeviceScalar:
-        """Adam on −G_l; `updates` counts this one, from 1, on the host."""
-        count = self._ledger(weight).updates
-        self.launch(cuda_hebbian.fill_kernel(), 1, 1, count.view, updates - 1)
-        return self.adam_step_counted(
-            weight, bias, error_above, activity, activation, moments, count, rate, beta1, beta2, epsilon
-        )
-
-    def adam_step_counted(
         self,
         weight: DeviceArray,
         bias: DeviceArray,
@@ -153,21 +115,13 @@ class CudaLearning(Launcher):
         beta1: float,
         beta2: float,
         epsilon: float,
-    ) -> DeviceScalar:
-        """`adam_step` with its count on the device (float64, shape (1,), from 0), fit for a CUDA graph."""
-        ledger, tile = self._ledger(weight), self._tile_for(len(activity))
-        corrections = ledger.corrections.view
-        self.launch(cuda_hebbian.corrections_kernel(), 1, 1, updates.view, corrections, beta1, beta2)
-        self.launch(
-            cuda_hebbian.adam_kernel(activation, number_of(weight), tile),
-            tile.grid(*weight.shape),
-            tile.threads,
-            *views(weight, bias, error_above, activity),
-            *(moment.flat for moment in moments),
-            corrections,
-            *(rate, beta1, beta2, epsilon),
-            ledger.total.view,
-        )
+    ) -> DeviceNumber:
+        """Adam on −G_l; n, float64, shape (1,), is counted up on the device."""
+        ledger, operands = self._ledger(weight), (weight, bias, error_above, activity)
+        corrections, betas = ledger.corrections.view, (float(beta1), float(beta2))
+        self.launch(cuda_hebbian.corrections_kernel(), 1, 1, updates.view, corrections, *betas)
+        others = (*flat(*moments), corrections, float(rate), *betas, float(epsilon), ledger.total.view)
+        self._change(cuda_hebbian.adam_kernel, cuda_apply.apply_adam_kernel, operands, activation, others)
         state = ledger.mean, ledger.many_updates
         return self._settle(ledger, state, weight.size + bias.size, (0.0, rate, 1.0), 1.0)
 
@@ -181,18 +135,33 @@ class CudaLearning(Launcher):
         state: tuple[DeviceArray, DeviceArray],
         constants: tuple[float, float, float],
         decay: float,
-    ) -> DeviceScalar:
-        """Launch the Hebbian kernel and the one that settles; `constants` are rate, minimum_rate and r."""
-        ledger, tile = self._ledger(weight), self._tile_for(len(activity))
-        self.launch(
-            cuda_hebbian.hebbian_kernel(activation, number_of(weight), tile),
-            tile.grid(*weight.shape),
-            tile.threads,
-            *views(weight, bias, error_above, activity, state[0]),
-            *constants,
-            ledger.total.view,
-        )
+    ) -> DeviceNumber:
+        """Change weight and bias, then settle; `constants` are rate, minimum_rate and r."""
+        ledger, operands = self._ledger(weight), (weight, bias, error_above, activity)
+        others = (state[0].view, *map(float, constants), ledger.total.view)
+        self._change(cuda_hebbian.hebbian_kernel, cuda_apply.apply_kernel, operands, activation, others)
         return self._settle(ledger, state, weight.size + bias.size, constants, decay)
+
+    def _change(
+        self,
+        by_tiles: Callable[[ActivationName, Number, Tile], Kernel],
+        by_elements: Callable[[Number], Kernel],
+        operands: tuple[DeviceArray, DeviceArray, DeviceArray, DeviceArray],
+        activation: ActivationName,
+        others: Sequence[Argument],
+    ) -> None:
+        """Form G_l and change the weight in one kernel, or G_l by a product first; `others` both take."""
+        weight, bias, error_above, activity = operands
+        number, tile = number_of(weight), self._tile or (ONE_SAMPLE if len(activity) == 1 else Tile())
+        if tile.walks_far(len(activity), *weight.shape):
+            gradient = self.scratch("gradient", weight.shape, weight.dtype)
+            bias_gradient = self.scratch("gradient", bias.shape, bias.dtype)
+            self.products.hebbian(error_above, self.rates(activity, activation), gradient, bias_gradient)
+            arrays, threads = flat(weight, bias, gradient, bias_gradient), extent(weight.size + bias.size)
+            self.launch(by_elements(number), *threads, *arrays, *others)
+        else:
+            arrays, kernel = views(*operands), by_tiles(activation, number, tile)
+            self.launch(kernel, tile.grid(*weight.shape), tile.threads, *arrays, *others)
 
     def _settle(
         self,
@@ -201,19 +170,18 @@ class CudaLearning(Launcher):
         elements: int,
         constants: tuple[float, float, float],
         decay: float,
-    ) -> DeviceScalar:
-        arrays = views(*state, ledger.total, ledger.magnitude)
-        self.launch(cuda_hebbian.settle_kernel(), 1, 1, *arrays, elements, *constants, decay)
-        return DeviceScalar(ledger.magnitude)
-
-    def _tile_for(self, batch: int) -> Tile:
-        return self._tile or (ONE_SAMPLE if batch == 1 else Tile())
+    ) -> DeviceNumber:
+        cells, first = self.take(1)
+        arrays, place = views(*state, ledger.total), (cells.array.view, first)
+        numbers = map(float, (*constants, decay))  # for an int a kernel would be compiled anew
+        self.launch(cuda_hebbian.settle_kernel(), 1, 1, *arrays, elements, *numbers, *place)
+        return DeviceNumber(((1.0, cells, first, 1),))
 
     def _ledger(self, weight: DeviceArray) -> Ledger:
         """Return the books of a connection, opened at its first step and closed with its weight."""
         if weight not in self._ledgers:
-            total, magnitude, updates, many, mean = (self.zeros((1,), np.float64) for _ in range(5))
+            total, many, mean = (self.zeros((1,), np.float64) for _ in range(3))
             many[...] = np.array([MANY_UPDATES])
             corrections = self.zeros((2,), np.float64)
-            self._ledgers[weight] = Ledger(total, magnitude, updates, many, mean, corrections)
+            self._ledgers[weight] = Ledger(total, many, mean, corrections)
         return self._ledgers[weight]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,49 @@ def complete() -> None:
         cuda_device.cuda = _RunningKernel(kernel, cuda_device.cuda)
 
 
+class SimulatedStream:
+    """The order of all work: it is done at once, or noted down as a CUDA graph would while one is captured.
+
+    What a graph notes is fixed: kernels, arrays and numbers are those of the capture whenever it is replayed.
+    """
+
+    def __init__(self) -> None:
+        self._noted: list[Callable[[], None]] | None = None
+
+    def do(self, work: Callable[[], None]) -> None:
+        """Do a piece of work, or note it down."""
+        if self._noted is None:
+            work()
+        else:
+            self._noted.append(work)
+
+    def wait(self) -> None:
+        """Wait for all work to be done, as the host does before it looks at results.
+
+        Raises:
+            RuntimeError: a graph is being captured; CUDA forbids it, too, as there is nothing to see yet.
+        """
+        if self._noted is not None:
+            raise RuntimeError("the host waits for the device while a graph is captured: not permitted")
+
+    def capture(self, step: Callable[[], None]) -> Callable[[], None]:
+        """Note down what `step` queues; return what does it."""
+        self.wait()
+        noted: list[Callable[[], None]] = []
+        self._noted = noted
+        try:
+            step()
+        finally:
+            self._noted = None
+
+        def replay() -> None:
+            self.wait()
+            for work in noted:
+                work()
+
+        return replay
+
+
 class _RunningKernel:
     """`cuda` as the kernel that is running sees it."""
 
@@ -48,18 +92,18 @@ class _RunningKernel:
 
 
 def _shuffle(module: Anything, mask: int, value: Anything, distance: int) -> Anything:
-    """Stand in for shfl_xor_sync by two barriers; all threads of the block must call, as ours do.
+    """Stand in for shfl_xor_sync by a barrier; all threads of the block must call, as ours do.
 
     A barrier of the warp alone would be truer, but a thread that fails would leave the others waiting for
-    ever: the simulator only knows how to end threads that wait in its own barrier.
+    ever: the simulator only knows how to end threads that wait in its own barrier. Values lie in two places
+    in turn: nobody is two shuffles ahead of one who still reads.
     """
     thread: Anything = threading.current_thread()
+    thread.turn = turn = not getattr(thread, "turn", False)
     lanes = module.__dict__.setdefault("lanes", {})
-    lanes[thread.thread_id] = value
+    lanes[turn, thread.thread_id] = value
     thread.syncthreads()
-    other = lanes[thread.thread_id ^ distance]
-    thread.syncthreads()
-    return other
+    return lanes[turn, thread.thread_id ^ distance]
 
 
 def _shared_array(shared: Anything, shape: Anything, dtype: Anything) -> Anything:

@@ -207,6 +207,30 @@ def relax(
 
 
 @compiled
+def relax_and_compare(
+    activity: Array,
+    error: Array,
+    feedback: Array,
+    prediction: Array,
+    step: float,
+    precision: float,
+    activity_decay: float,
+    leak: float,
+) -> np.floating[Any]:
+    """`relax`, then `compare`: errors are read and written once."""
+    number = activity.dtype.type
+    k, own, cost, factor = number(step), number(precision), number(activity_decay), number(leak)
+    for i in range(activity.size):
+        value = activity[i]
+        slope = number(1) if value > 0 else factor
+        drive = slope * (feedback[i] - cost * slope * value)
+        value += k * (drive - own * error[i])
+        activity[i] = value
+        error[i] = value - prediction[i]
+    return squared_norm(error)
+
+
+@compiled
 def softmax(prediction: Array, out: Array) -> None:
     """Out = softmax over neurons; (n, batch)."""
     neurons, batch = prediction.shape
@@ -225,6 +249,19 @@ def soft_clamp(target: Array, output: Array, mix: float, out: Array) -> None:
     share, rest = out.dtype.type(mix), out.dtype.type(1 - mix)
     for i in range(out.size):
         out[i] = rest * target[i] + share * output[i]
+
+
+@compiled
+def clamp_and_compare(
+    target: Array, output: Array, mix: float, activity: Array, error: Array
+) -> np.floating[Any]:
+    """`soft_clamp`, then `compare` with the output, flat arrays; return the sum of the error's squares."""
+    share, rest = activity.dtype.type(mix), activity.dtype.type(1 - mix)
+    for i in range(activity.size):
+        value = rest * target[i] + share * output[i]
+        activity[i] = value
+        error[i] = value - output[i]
+    return squared_norm(error)
 
 
 @compiled
@@ -271,6 +308,8 @@ def compile_all(dtype: str) -> None:
         compare(row, sent_row, row.copy())
         copy_and_count(sent_row, row.copy())
         soft_clamp(row, sent_row, number, row.copy())
+        clamp_and_compare(sent_row, row.copy(), number, row.copy(), row.copy())
+        relax_and_compare(row.copy(), row.copy(), row.copy(), sent_row, *(number,) * 4)
         squared_norm(sent_row)
         absolute_sum(sent_row)
         softmax(sent, table.copy())

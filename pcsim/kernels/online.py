@@ -87,10 +87,7 @@ class OnlineSynapses(DenseSynapses):
 
     def settled(self, weight: Array) -> Array:
         """Return the weight after the update that was put off, if there is one."""
-        late = self.kernels.postponed.take(weight)
-        if late is not None:
-            self.kernels.apply(late)
-        return weight
+        return self.kernels.settled(weight)
 
     def predict(self, activity: Array, weight: Array, bias: Array, out: Array) -> None:
         """p_{l+1} = W_l f(ĥ_l) + b_l, from the neurons that are not silent."""

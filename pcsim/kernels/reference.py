@@ -75,6 +75,11 @@ def to_device(host: Array) -> Array:
     return host
 
 
+def load(host: Array, held: Array | None) -> Array:
+    """Return x or y where this backend works; a GPU takes the array that holds those of before."""
+    return host
+
+
 def snapshot(array: Array) -> Array:
     """Return a copy that nobody can change, laid out as the original."""
     copy = array.copy(order="K")
@@ -188,6 +193,7 @@ def mq_step(
     activity: Array,
     activation: ActivationName,
     mean_gradient: Array,
+    updates: Array,
     rate: float,
     minimum_rate: float,
     r: float,
@@ -196,12 +202,23 @@ def mq_step(
     """One MQ step on W_l, b_l and the scalar v_l (`mean_gradient`, shape (1,)); return the mean |Δ|.
 
     (7) W_l += (α/(v_l + r) + α_min) G_l, the same scalar for b_l, with the v_l of before the step;
-    (8) v_l ← ρ v_l + (1 − ρ) mean|[G_l, g_l]|.
+    (8) v_l ← ρ_n v_l + (1 − ρ_n) mean|[G_l, g_l]|, with n (`updates`, shape (1,)) counted up here.
     """
     scale = rate / (float(mean_gradient[0]) + r) + minimum_rate
     mean = _add(weight, bias, hebbian(error_above, activity, activation), scale)
-    mean_gradient[0] = decay * mean_gradient[0] + (1 - decay) * mean
+    kept = share_kept(updates, decay)
+    mean_gradient[0] = kept * mean_gradient[0] + (1 - kept) * mean
     return scale * mean
+
+
+def share_kept(updates: Array, decay: float) -> float:
+    """Count an update; return ρ_n = min(n/(n + 1), ρ).
+
+    So v_l is a plain mean of the first updates, and the value it starts with does not linger.
+    """
+    updates += 1
+    made = float(updates[0])
+    return min(made / (made + 1), decay)
 
 
 def adam_step(
@@ -211,7 +228,7 @@ def adam_step(
     activity: Array,
     activation: ActivationName,
     moments: tuple[Array, Array, Array, Array],
-    updates: int,
+    updates: Array,
     rate: float,
     beta1: float,
     beta2: float,
@@ -219,16 +236,28 @@ def adam_step(
 ) -> float:
     """Adam (Kingma and Ba, 2015) on −G_l, in place; return the mean |Δ|.
 
-    `moments` are the first and second moment of W_l, then of b_l; `updates` counts this one, from 1.
+    `moments` are the first and second moment of W_l, then of b_l; `updates`, n, (1,), is counted up here.
     """
-    gradients = hebbian(error_above, activity, activation)
-    steps = []
+    gradients, steps = hebbian(error_above, activity, activation), []
+    corrections = adam_corrections(updates, beta1, beta2)
     for first, second, gradient in zip(moments[::2], moments[1::2], gradients, strict=True):
         first += (1 - beta1) * (gradient - first)
         second += (1 - beta2) * (gradient**2 - second)
-        root = np.sqrt(second / (1 - beta2**updates)) + epsilon
-        steps.append(first / (1 - beta1**updates) / root)
+        steps.append(adam_direction(first, second, corrections, epsilon))
     return rate * _add(weight, bias, (steps[0], steps[1]), rate)
+
+
+def adam_corrections(updates: Array, beta1: float, beta2: float) -> tuple[float, float]:
+    """Count an update; return 1/(1 − β₁ⁿ) and 1/(1 − β₂ⁿ), which make up for moments that begin at 0."""
+    updates += 1
+    made = int(updates[0])
+    return 1 / (1 - beta1**made), 1 / (1 - beta2**made)
+
+
+def adam_direction(first: Array, second: Array, corrections: tuple[float, float], epsilon: float) -> Array:
+    """Return m̂/(√v̂ + ε) of moments that have just been updated."""
+    step: Array = first * corrections[0] / (np.sqrt(second * corrections[1]) + epsilon)
+    return step
 
 
 def squared_error(error: Array) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from pcsim.kernels import ActivationName, Array
+from pcsim.kernels.reference import share_kept
 
 
 class AddingSteps(ABC):
@@ -42,6 +43,7 @@ class AddingSteps(ABC):
         activity: Array,
         activation: ActivationName,
         mean_gradient: Array,
+        updates: Array,
         rate: float,
         minimum_rate: float,
         r: float,
@@ -50,5 +52,6 @@ class AddingSteps(ABC):
         """(7) with the v_l of before the step, then (8); return the mean |Δ|."""
         scale = rate / (float(mean_gradient[0]) + r) + minimum_rate
         mean = self.add_hebbian(weight, bias, error_above, activity, activation, scale)
-        mean_gradient[0] = decay * mean_gradient[0] + (1 - decay) * mean
+        kept = share_kept(updates, decay)
+        mean_gradient[0] = kept * mean_gradient[0] + (1 - kept) * mean
         return scale * mean

@@ -56,7 +56,6 @@ class AdamLearner:
         activation: ActivationName,
     ) -> float:
         """Take one Adam step; return the mean |Δ|."""
-        self.updates += 1
         rule = self.rule
         return kernels.adam_step(
             weight,
@@ -65,7 +64,7 @@ class AdamLearner:
             activity,
             activation,
             self.moments,
-            int(self.updates[0]),
+            self.updates,
             rule.rate,
             rule.beta1,
             rule.beta2,
@@ -73,10 +72,11 @@ class AdamLearner:
         )
 
     def place(self, kernels: Kernels, synapses: Synapses) -> None:
-        """Move the moments to where the kernels work; n stays, it decides the correction of each update."""
+        """Move the moments and n to where the kernels work."""
         *weights, bias_first, bias_second = self.moments
         first, second = map(synapses.place, weights)
         self.moments = first, second, kernels.to_device(bias_first), kernels.to_device(bias_second)
+        self.updates = kernels.to_device(self.updates)
 
     def state(self) -> dict[str, Array]:
         """Return the moments and the number of updates."""

@@ -59,14 +59,8 @@ class MQLearner:
         activity: Array,
         activation: ActivationName,
     ) -> float:
-        """W_l += (α/(v_l + r) + α_min) G_l, then update v_l; return the mean |Δ|.
-
-        The running mean is a plain mean of the first updates, ρ_n = min(n/(n + 1), ρ), so that the
-        start value does not linger.
-        """
-        self.updates += 1
-        made = float(self.updates[0])
-        decay = min(made / (made + 1), self.rule.decay)
+        """W_l += (α/(v_l + r) + α_min) G_l, then update v_l; return the mean |Δ|."""
+        rule = self.rule
         return kernels.mq_step(
             weight,
             bias,
@@ -74,15 +68,17 @@ class MQLearner:
             activity,
             activation,
             self.mean_gradient,
-            self.rule.rate,
-            self.rule.minimum_rate,
-            self.rule.r,
-            decay,
+            self.updates,
+            rule.rate,
+            rule.minimum_rate,
+            rule.r,
+            rule.decay,
         )
 
     def place(self, kernels: Kernels, synapses: Synapses) -> None:
-        """Move v_l to where the kernels work; n stays, it decides the decay of each update."""
+        """Move v_l and n to where the kernels work."""
         self.mean_gradient = kernels.to_device(self.mean_gradient)
+        self.updates = kernels.to_device(self.updates)
 
     def state(self) -> dict[str, Array]:
         """Return v_l and the number of updates."""

@@ -32,6 +32,7 @@ class Dense:
 
     remembers = False
     positions = 1
+    laid_out = 0
     weight_dims = ("target_neuron", "source_neuron")
 
     @property
@@ -101,6 +102,11 @@ class Conv:
     def positions(self) -> int:
         """Places of the window on the image, each of which takes one product with the weights."""
         return self.layer.positions
+
+    @property
+    def laid_out(self) -> int:
+        """Numbers in all windows of one sample, or in what they make, which kernels lay out as matrices."""
+        return self.positions * max(self.layer.terms, self.layer.channels)
 
     @property
     def weight_shape(self) -> tuple[int, ...]:

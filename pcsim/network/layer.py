@@ -13,7 +13,16 @@ from typing import Any, Protocol, SupportsFloat, cast, runtime_checkable
 import numpy as np
 
 from pcsim.errors import ShapeError
-from pcsim.kernels import ActivationName, Array, FusingSynapses, Kernels, OutputName, Relaxation, Synapses
+from pcsim.kernels import (
+    ActivationName,
+    Array,
+    FusingKernels,
+    FusingSynapses,
+    Kernels,
+    OutputName,
+    Relaxation,
+    Synapses,
+)
 from pcsim.network.connection import Connection, as_matrix
 
 
@@ -147,7 +156,7 @@ class Layer:
 
     @weight.setter
     def weight(self, weight: Array) -> None:
-        self._weight = weight
+        self._weight = self.synapses.place(weight)
 
     @property
     def memory(self) -> tuple[Array, ...]:
@@ -229,8 +238,9 @@ class Layer:
 
     def tell_norm(self) -> Array:
         """Return N_l = ‖f(ĥ_l)‖² + 1 of one sample: first in a message as wide as p_{l+1}, then zeros."""
-        self.outgoing[...] = 0
-        self.outgoing[0, 0] = self._norm()
+        message = np.zeros(self.outgoing.shape, self.outgoing.dtype)
+        message[0, 0] = self._norm()
+        self.outgoing[...] = message
         return self.outgoing
 
     def take_norm(self) -> None:
@@ -294,6 +304,39 @@ class Layer:
         )
         return self.outgoing
 
+    @property
+    def can_compare_on_the_way(self) -> bool:
+        """Whether one pass over memory relaxes or clamps it and compares it with its prediction."""
+        alone = self.connection is None or self._parts is None  # a convolution may relax part by part
+        return alone and isinstance(self.kernels, FusingKernels)
+
+    def relax_and_compare(self, step: float) -> Array:
+        """Do what `relax` and then `compare` do, in one pass over memory; return the error."""
+        assert self.connection is not None
+        kernels, traits = cast("FusingKernels", self.kernels), self.traits
+        above, below = self.inbox[MessageKind.ERROR], self.inbox[MessageKind.PREDICTION]
+        self.synapses.feedback(self.activity, above, self.weight, traits.precision_above, self.feedback)
+        self.compared = kernels.relax_and_compare(
+            self.activity,
+            self.error,
+            self.feedback,
+            below,
+            self.connection.activation,
+            step,
+            traits.precision,
+            traits.activity_decay,
+        )
+        return self.error
+
+    def clamp_and_compare(self) -> Array:
+        """Do what `clamp` and then `compare` do at the output, in one pass over memory; return the error."""
+        assert self.target is not None
+        assert self.traits.output is not None
+        kernels, prediction = cast("FusingKernels", self.kernels), self.inbox[MessageKind.PREDICTION]
+        given = self.target, prediction, self.traits.output, self.traits.mix
+        self.compared = kernels.clamp_and_compare(*given, self.activity, self.error)
+        return self.error
+
     def learn(self) -> None:
         """Let the learning rule update (W_l, b_l) from e_{l+1} in the inbox and f(ĥ_l), equation (4)."""
         assert self.learner is not None
@@ -333,7 +376,7 @@ class Layer:
         """Return ½‖e_l‖²/N_{l−1}, at the output with β Loss(ĥ_L)."""
         traits = self.traits
         if traits.output is None:
-            return squared_error / norm
+            return float(squared_error) / norm
         assert self.target is not None
         prediction, beta = self.inbox[MessageKind.PREDICTION], (1 - traits.mix) / traits.mix
         return beta * self.kernels.output_free_energy(

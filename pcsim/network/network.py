@@ -14,6 +14,7 @@ from pcsim.kernels import ActivationName, Array, Kernels, OutputName, reference
 from pcsim.kernels.layout import roomy_copy
 from pcsim.network.connection import Connection, Conv, Dense, as_matrix
 from pcsim.network.layer import Layer, LayerTraits, Learner
+from pcsim.network.predictor import Predictor
 
 if TYPE_CHECKING:
     from torch import nn
@@ -222,8 +223,9 @@ class Network:
     ) -> tuple[Layer, ...]:
         """Make the local units for mini-batches of `batch` samples; they share the network's parameters.
 
-        Where the kernels want a weight in another layout, the network takes over their copy of it, so that
-        `parameters` shows what the latest units have learnt (but for a GPU: see `gather`).
+        Where the kernels want a weight in another layout, the network takes over their copies of weight and
+        bias, so that `parameters` shows what the latest units have learnt (but for a GPU: see `gather`), and
+        units that were made before go on with parameters of their own.
         """
         made = []
         for traits, connection, (weight, bias) in zip(
@@ -248,25 +250,24 @@ class Network:
         Raises:
             ShapeError: inputs of another width.
         """
-        if inputs.ndim != 2 or inputs.shape[1] != self.sizes[0]:
-            raise ShapeError(f"inputs of shape {inputs.shape}: expected (samples, {self.sizes[0]})")
-        activity = kernels.to_device(np.asarray(inputs, self.dtype))
-        for connection, (weight, bias) in zip(self.connections, self.parameters, strict=True):
-            prediction = kernels.mini_batch((len(activity), connection.outputs), self.dtype)
-            placed = kernels.to_device(as_matrix(weight)), kernels.to_device(bias)
-            synapses = connection.synapses(kernels, len(activity), self.dtype)
-            synapses.predict(activity, *placed, prediction)
-            activity = prediction
+        return self.predictor(kernels)(inputs)
+
+    def predictor(self, kernels: Kernels = reference) -> Predictor:
+        """Return what predicts again and again with the parameters of this moment."""
         output = self.traits[-1].output
         assert output is not None
-        return np.array(kernels.output(output, activity))  # what a kernel returns may be scratch
+        return Predictor(self.connections, self.parameters, output, kernels)
 
 
 def _shared(unit: Layer, own: tuple[Array, Array]) -> tuple[Array, Array]:
-    """Return the parameters in memory that a unit works on, if it works in memory."""
+    """Return the parameters in memory that a unit works on, if it works in memory.
+
+    Whoever has a weight of its own gets a bias of its own, too: half a connection in common would be no use.
+    """
     weight, bias = own
     if isinstance(unit.weight, np.ndarray) and not np.may_share_memory(unit.weight, weight):
-        weight = unit.weight
+        weight, bias = unit.weight, bias.copy()
+        unit.bias = bias
     return weight, bias
 
 

@@ -14,7 +14,8 @@ from pcsim.analysis import backprop_angles, error_norms, event_counts, free_ener
 from pcsim.analysis.stream import NotRecordedError, Progress, is_backprop
 from pcsim.errors import TraceError
 from pcsim.report.runs import read_run, rows_of
-from pcsim.tracing.reader import TableReader, TraceReader
+from pcsim.tracing.reader import TraceReader
+from pcsim.tracing.table_reader import TableReader
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -15,7 +15,8 @@ from pcsim.network.network import Network
 from pcsim.schedule.operation import Operation
 from pcsim.tracing.compression import Compression
 from pcsim.tracing.schema import Column
-from pcsim.tracing.writer import Storage, TraceWriter
+from pcsim.tracing.table import Storage
+from pcsim.tracing.writer import TraceWriter
 
 Quantity = Literal["activity", "error", "prediction", "message", "weight", "update", "bias", "bias_update"]
 Kind = Literal[

@@ -15,8 +15,9 @@ from pcsim.schedule.operation import Operation
 from pcsim.schedule.program import Program, Reaction
 from pcsim.tracing.probes import Probe, ProbeRecorder
 from pcsim.tracing.schema import Column
+from pcsim.tracing.table import Table
 from pcsim.tracing.wiretap import tap
-from pcsim.tracing.writer import Table, TraceWriter
+from pcsim.tracing.writer import TraceWriter
 
 OPERATIONS = ("initialise", "clamp", "predict", "compare", "relax", "learn", "compare_target")
 EVENT_NAMES = (*OPERATIONS, *MessageKind)
@@ -34,7 +35,7 @@ class Energies(Protocol):
 
 
 class TimelineEvent(Protocol):
-    """What an event of a timeline tells; see `pcsim.engine.event`."""
+    """What an event of a timeline tells; see `pcsim.engine.totals`."""
 
     @property
     def kind(self) -> str: ...  # noqa: D102

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from pcsim.tracing.reader import TableReader, TableSummary, TraceReader
+from pcsim.tracing.reader import TraceReader
+from pcsim.tracing.table_reader import TableReader, TableSummary
 
 
 @dataclass(frozen=True)

@@ -4,41 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import time
-from bisect import bisect_left
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import h5py
-import numpy as np
 
 from pcsim.errors import TraceError
+from pcsim.tracing.attributes import set_attributes
 from pcsim.tracing.backlog import Backlog
 from pcsim.tracing.interrupts import interrupt_afterwards
 from pcsim.tracing.ordered_file import OrderedFile
-from pcsim.tracing.reader import TableReader, TraceReader, open_trace
-from pcsim.tracing.schema import (
-    SCHEMA_VERSION,
-    Attribute,
-    Column,
-    Coordinate,
-    check_table,
-    decode,
-    encode,
-    first_attributes,
-)
+from pcsim.tracing.schema import Column, Coordinate, check_table, encode, first_attributes
 from pcsim.tracing.table import Storage, Table, TableFile, check_existing, create_table, cut_table
-
-__all__ = ["Storage", "Table", "TraceWriter"]
+from pcsim.tracing.target import check_target, rows_to_keep, unwritable
 
 WAITING_BYTES = 2**26
 
 # Index nodes (2 to 4 KiB) each on a memory page of their own: a kill can cut a write between pages only.
 _PAGE = 4096
 _INDEX_NODE = 2048
-STATE_BYTES = 256
-_STATE_TYPE = h5py.string_dtype("utf-8", STATE_BYTES)
 
 
 class TraceWriter:
@@ -71,9 +57,9 @@ class TraceWriter:
         storage: Storage | None = None,
     ) -> None:
         encoded = first_attributes(attributes)
-        _check_target(Path(path), overwrite)
+        check_target(Path(path), overwrite)
         self._begin(Path(path), flush_seconds, buffer_bytes, storage, resumed=False)
-        self._set(encoded)
+        set_attributes(self._file, encoded)
 
     @classmethod
     def append(
@@ -106,11 +92,7 @@ class TraceWriter:
             TraceError: the trace cannot be read or written, is another experiment's, or of another version.
         """
         path = Path(path)
-        with open_trace(path) as trace:
-            _check_same(trace, attributes)
-            kept = {name: _rows_before(trace.table(name), steps_done) for name in trace.tables}
-        if path.is_symlink():
-            raise TraceError(f"{path} is a symbolic link: expected a file's own name, give what it points to")
+        kept = rows_to_keep(path, attributes, steps_done)
         self = cls.__new__(cls)
         self._begin(path, flush_seconds, buffer_bytes, storage, resumed=True)
         try:
@@ -120,7 +102,7 @@ class TraceWriter:
                 for name, value in attributes.items()
                 if name not in self._file.attrs
             }
-            self._set(new | {"state": "running"})
+            set_attributes(self._file, new | {"state": "running"})
         except BaseException:
             self._abandon()
             raise
@@ -143,7 +125,7 @@ class TraceWriter:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._bytes = OrderedFile(path, start_from=path if resumed else None)
         except OSError as error:
-            raise _unwritable(path, error) from error
+            raise unwritable(path, error) from error
         # "earliest" is the one format that stays open to plain readers when its writer was killed. Columns
         # hand HDF5 whole chunks: a cache would only keep them from the file.
         self._file = h5py.File(
@@ -217,7 +199,7 @@ class TraceWriter:
         """
         self._check_open()
         encoded = {name: encode(name, value) for name, value in attributes.items()}
-        self._backlog.put(lambda: self._set(encoded))
+        self._backlog.put(lambda: set_attributes(self._file, encoded))
         self._backlog.drain()
 
     @interrupt_afterwards()
@@ -241,7 +223,7 @@ class TraceWriter:
             return
         try:
             self._begin_flush()
-            self._backlog.put(lambda: self._set({"state": state}))
+            self._backlog.put(lambda: set_attributes(self._file, {"state": state}))
             self._backlog.drain()
         finally:
             self._closed = True
@@ -287,10 +269,6 @@ class TraceWriter:
             cut_table(self._file[name], rows)
             self._files[name] = TableFile(self._file[name])
 
-    def _set(self, encoded: Mapping[str, Attribute]) -> None:
-        for name, value in encoded.items():
-            _set_attribute(self._file.attrs, name, value)
-
     def _abandon(self) -> None:
         """Leave a resumed trace as it was."""
         self._closed = True
@@ -319,91 +297,11 @@ class TraceWriter:
         try:
             self._bytes.commit()
         except OSError as error:
-            raise _unwritable(self.path, error) from error
+            raise unwritable(self.path, error) from error
 
     def _check_open(self) -> None:
         if self._closed:
             raise TraceError(f"{self.path} is closed: nothing more can be written to it")
         if self._bytes.failure is not None:
-            raise _unwritable(self.path, self._bytes.failure)
+            raise unwritable(self.path, self._bytes.failure)
         self._backlog.check()
-
-
-def _check_same(trace: TraceReader, attributes: Mapping[str, object]) -> None:
-    """Refuse to go on with a trace that another run, or another version, has begun."""
-    version = trace.attributes["schema_version"]
-    if version != SCHEMA_VERSION:
-        raise TraceError(
-            f"{trace.path} has schema version {version}: expected {SCHEMA_VERSION} to append to it; "
-            "write a new trace"
-        )
-    for name, value in attributes.items():
-        given = decode(encode(name, value))
-        if name in trace.attributes and trace.attributes[name] != given:
-            raise TraceError(
-                f"{trace.path} is a trace of another run, its {name} is {_short(trace.attributes[name])}: "
-                f"expected {_short(given)}; write a new trace"
-            )
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _rows_before(table: TableReader, steps_done: int) -> int:
-    """Return how many rows of a table belong to the first training steps; they come in order."""
-    for name, least in (("step", steps_done), ("training_steps", steps_done + 1)):
-        if name in table.columns:
-            return bisect_left(table.column(name), least, key=int)
-    return table.rows
-
-
-def _set_attribute(attributes: h5py.AttributeManager, name: str, value: Attribute) -> None:
-    """Set an attribute, in its place where that is one write: numbers of the same type, and `state`.
-
-    Assigning deletes an attribute for a moment, and text of any length lies outside it in the file. `state`
-    is changed at every close, so it has a fixed length: a kill then finds the old or the new one.
-    """
-    new = np.asarray(value)
-    if name == "state":
-        new = np.asarray(str(value).encode()[:STATE_BYTES].decode(errors="ignore").encode(), _STATE_TYPE)
-        if name not in attributes:
-            attributes.create(name, new, dtype=_STATE_TYPE)
-    if name in attributes and new.dtype.kind != "U":
-        identifier = attributes.get_id(name)
-        if identifier.shape == () and identifier.dtype == new.dtype:
-            identifier.write(new)
-            return
-    attributes[name] = value
-
-
-def _check_target(path: Path, overwrite: bool) -> None:
-    """Refuse to replace anything but a trace or an empty file, and even these without being told to.
-
-    Raises:
-        TraceError: says what is in the way.
-    """
-    if path.is_symlink():
-        raise TraceError(f"{path} is a symbolic link: expected a file's own name, give what it points to")
-    try:
-        if not path.exists():
-            return
-        if not path.is_file():
-            raise TraceError(f"{path} exists and is not a file: expected the name of a trace file")
-        if not overwrite:
-            raise TraceError(f"{path} exists; pass --force (in Python overwrite=True) to overwrite it")
-        if path.stat().st_size == 0:
-            return
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    try:
-        open_trace(path).close()
-    except TraceError as error:
-        raise TraceError(f"{path} is not overwritten, it is no readable pcsim trace: {error}") from error
-
-
-def _unwritable(path: Path, error: OSError) -> TraceError:
-    if isinstance(error, FileExistsError | NotADirectoryError):
-        return TraceError(f"cannot write {path}: its folder is a file: expected a folder or nothing there")
-    return TraceError(f"cannot write {path}: {error.strerror or error}")

@@ -76,10 +76,11 @@ def evaluate(
 ) -> tuple[float, float]:
     """Return accuracy and loss on the test set, or on another part of the data; see `Epoch`."""
     right, loss, samples = 0, 0.0, len(dataset.splits[split][0])
+    predict = network.predictor(kernels)
     for start in range(0, samples, TEST_BATCH):
         rows = np.arange(start, min(start + TEST_BATCH, samples))
         targets = dataset.targets(rows, network.dtype, split)
-        outputs = network.predict(dataset.inputs(rows, network.dtype, split), kernels)
+        outputs = predict(dataset.inputs(rows, network.dtype, split))
         right += int((outputs.argmax(axis=1) == targets.argmax(axis=1)).sum())
         loss += 0.5 * float(((outputs - targets) ** 2).sum())
     return (right / samples if dataset.classes else float("nan")), loss / samples
@@ -147,7 +148,9 @@ def train(
         epochs: passes through the training set.
         seed: of the order of samples.
         shuffle: whether each epoch draws a new order.
-        after_step: called with the index of each mini-batch, from 0.
+        after_step: called with the index of each mini-batch, from 0. With mini-batches of one what the last
+            sample has taught a weight may still wait: it is in the weight once `engine.layers` show it or
+            `Network.predict` has used it.
         after_epoch: called with where the training stands; its last epoch is the one that has ended.
         start: where to go on; network and engine must be as they were there.
 

@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from pcsim.cli import app
-from pcsim.commands.energy import quantity
+from pcsim.commands.energy_tables import quantity
 from pcsim.errors import ConfigurationError
 from pcsim.hardware.machine import PRESETS, machine_names
 from pcsim.tracing.reader import open_trace

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from strategies import ORDERS
 
 from pcsim.engine import timing_kernels
-from pcsim.engine.event import Event, EventEngine, Turn
+from pcsim.engine.event import EventEngine, Turn
 from pcsim.engine.timing import compile_queue, simulate_timing, timing_totals
 from pcsim.engine.timing_kernels import Heap, drop_first, push
+from pcsim.engine.totals import Event
 from pcsim.errors import ConfigurationError, ProgramError
 from pcsim.hardware.clock import Hardware, Links, unit
 from pcsim.network.layer import Layer, MessageKind

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from pcsim.experiments.run import EngineName
+    from pcsim.experiments.task import EngineName
 
 TESTS = Path(__file__).resolve().parents[1]
 EPOCHS = 6

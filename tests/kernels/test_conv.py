@@ -203,16 +203,20 @@ def test_other_rules_on_cpu(rule):
         activity, weight, bias, error = draw_arrays(layer, 6, "float64", 3)
         synapses = kernels.convolution(layer, "relu", 6, np.dtype("float64"))
         up = np.empty_like(error)
-        v, moments = np.array([1e-3]), tuple(np.zeros_like(a) for a in (weight, weight, bias, bias))
+        v, n, moments = (
+            np.array([1e-3]),
+            np.zeros(1),
+            tuple(np.zeros_like(a) for a in (weight, weight, bias, bias)),
+        )
         said = []
-        for n in (1, 2, 3):
+        for _ in range(3):
             synapses.predict(activity, weight, bias, up)
             steps, operands = learning(kernels, synapses, error, activity)
             if rule == "mq":
-                said.append(steps.mq_step(weight, bias, *operands, v, 1e-2, 1e-3, 1e-6, n / (n + 1)))
+                said.append(steps.mq_step(weight, bias, *operands, v, n, 1e-2, 1e-3, 1e-6, 1.0))
             else:
                 said.append(steps.adam_step(weight, bias, *operands, moments, n, 1e-2, 0.9, 0.999, 1e-8))
-        found.append([weight, bias, v, np.array(said), *moments])
+        found.append([weight, bias, v, n, np.array(said), *moments])
     for ours, expected in zip(*found):
         assert_allclose(ours, expected, atol=1e-11)
 
@@ -266,7 +270,7 @@ def test_learning_part_by_part(monkeypatch, rule):
         if rule == "sgd":
             said = synapses.steps.sgd_step(weight, bias, *ends, 0.1)
         else:
-            said = synapses.steps.adam_step(weight, bias, *ends, moments, 1, 1e-2, 0.9, 0.999, 1e-8)
+            said = synapses.steps.adam_step(weight, bias, *ends, moments, np.zeros(1), 1e-2, 0.9, 0.999, 1e-8)
         found.append([weight, bias, *moments, said])
     for whole, parted in zip(*found):
         assert_array_equal(parted, whole)

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import pcsim
+from pcsim.errors import ShapeError
 from pcsim.kernels import reference
 from pcsim.kernels.cpu import CpuKernels
 from pcsim.kernels.products import MAKERS, Choices, Measured, OwnProducts
@@ -78,19 +80,19 @@ def learned(kernels, rule, shape, dtype):
     batch, inputs, outputs = shape
     rng = np.random.default_rng(1)
     weight, bias = draw(rng, dtype, (outputs, inputs), (outputs,))
-    v = np.array([1e-3])
+    v, n = np.array([1e-3]), np.zeros(1)
     moments = tuple(np.zeros_like(a) for a in (weight, weight, bias, bias))
     constants = {
-        "sgd": lambda n: (0.1,),
-        "nlms": lambda n: (),
-        "mq": lambda n: (v, 1e-3, 1e-3, 1e-6, 0.9),
-        "adam": lambda n: (moments, n, 0.01, 0.9, 0.999, 1e-8),
+        "sgd": (0.1,),
+        "nlms": (),
+        "mq": (v, n, 1e-3, 1e-3, 1e-6, 0.6),
+        "adam": (moments, n, 0.01, 0.9, 0.999, 1e-8),
     }[rule]
-    for n in range(1, 4):
+    for _ in range(3):
         error_above, activity = draw(rng, dtype, (batch, outputs), (batch, inputs))
         step = getattr(kernels, f"{rule}_step")
-        magnitude = step(weight, bias, error_above, activity, "relu", *constants(n))
-    return weight, bias, v, *moments, np.array(magnitude)
+        magnitude = step(weight, bias, error_above, activity, "relu", *constants)
+    return weight, bias, v, n, *moments, np.array(magnitude)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -198,10 +200,10 @@ def test_threads_change_no_bit(batch, dtype, tmp_path, monkeypatch):
     for threads in (1, 2, 3):
         cpu, rng = CpuKernels(threads, Choices(tmp_path / "none")), np.random.default_rng(5)
         activity, error, weight, bias = draw(rng, dtype, (batch, 300), (batch, 260), (260, 300), (260,))
-        up, down, v = np.empty_like(error), np.empty_like(activity), np.array([1e-3])
+        up, down, v, n = np.empty_like(error), np.empty_like(activity), np.array([1e-3]), np.zeros(1)
         cpu.predict(activity, weight, bias, "relu", up)
         cpu.feedback(error, weight, 1.0, down)
-        magnitude = cpu.mq_step(weight, bias, error, activity, "relu", v, 1e-3, 1e-3, 1e-6, 0.9)
+        magnitude = cpu.mq_step(weight, bias, error, activity, "relu", v, n, 1e-3, 1e-3, 1e-6, 0.9)
         results.append([array.tobytes() for array in (up, down, weight, bias, v, np.array(magnitude))])
     assert results[0] == results[1] == results[2]
 
@@ -332,3 +334,20 @@ def test_arrays_begin_at_lines_of_the_cache():
         assert not arrays[0].any()
     large = cpu.mini_batch((64, 8192), number)
     assert large.ctypes.data % 2**21 == 0
+
+
+@pytest.mark.parametrize("scatter", [np.asfortranarray, lambda w: np.pad(w, ((0, 0), (0, 3)))[:, :-3]])
+def test_scattered_weights(scatter, rng):
+    """Compiled code would change a copy of them and learn nothing: kernels refuse, layers rearrange."""
+    cpu, weight = CpuKernels(), scatter(rng.normal(size=(4, 6)))
+    ends = rng.normal(size=(3, 4)), rng.normal(size=(3, 6)), "relu"
+    moments = tuple(np.zeros_like(array) for array in (weight, weight, np.zeros(4), np.zeros(4)))
+    with pytest.raises(ShapeError, match="does not lie row by row"):
+        cpu.sgd_step(weight, np.zeros(4), *ends, 0.1)
+    with pytest.raises(ShapeError, match="does not lie row by row"):
+        cpu.adam_step(weight, np.zeros(4), *ends, moments, np.zeros(1), 0.1, 0.9, 0.999, 1e-8)
+    network = pcsim.Network.dense([6, 4], dtype="float64")
+    (unit, _) = network.layers(3, pcsim.SGD(0.1), cpu)
+    unit.weight = weight
+    cpu.sgd_step(unit.weight, unit.bias, *ends, 0.1)
+    assert np.abs(unit.weight - weight).max() > 1e-3

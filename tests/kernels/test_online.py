@@ -225,3 +225,30 @@ def test_infinite_activities(cpu, activation, batch, value):
         found.append((up, learnt, np.array(norm), moved, fused, after))
     for ours, expected in zip(*found, strict=True):
         assert_allclose(ours, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_predicting_sees_what_waits():
+    """A network that is asked in the middle of an epoch says what it has learnt, weights and biases."""
+    found = []
+    for kernels in (CpuKernels(), reference):
+        network = pcsim.Network.dense([6, 9, 4], dtype="float64", seed=1)
+        program = pcsim.Program.build(network, pcsim.Schedule("sequential", iterations=2))
+        engine = pcsim.FastEngine(program, network.layers(1, pcsim.SGD(0.1), kernels))
+        rng = np.random.default_rng(2)
+        with kernels.postponing():
+            for _ in range(3):
+                engine.step(rng.random((1, 6)), np.eye(4)[rng.integers(0, 4, 1)])
+                found.append(network.predict(np.eye(6), kernels))
+    for ours, expected in zip(found[:3], found[3:], strict=True):
+        assert_allclose(ours, expected, rtol=1e-12)
+
+
+def test_units_share_all_of_a_connection_or_nothing():
+    """Weights of mini-batches of one lie in another order, so units of before keep theirs: biases, too."""
+    kernels, network = CpuKernels(), pcsim.Network.dense([6, 9, 4], dtype="float64", seed=1)
+    many, one = network.layers(8, pcsim.SGD(0.1), kernels), network.layers(1, pcsim.SGD(0.1), kernels)
+    for old, new, (weight, bias) in zip(many, one, network.parameters, strict=False):
+        assert np.may_share_memory(new.weight, weight)
+        assert np.may_share_memory(new.bias, bias)
+        assert not np.may_share_memory(old.weight, weight)
+        assert not np.may_share_memory(old.bias, bias)

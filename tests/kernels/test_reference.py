@@ -152,25 +152,37 @@ def test_nlms_step_makes_the_prediction_equal_the_activity(activation, rng):
 
 def test_mq_step_twice_by_hand():
     """G = 2, g = 1, mean 1.5; v = r = ½: scale 0.1/1 + 0.01; v → ¼·½ + ¾·1.5 = 1.25: 0.1/1.75 + 0.01."""
-    weight, bias, mean = np.zeros((1, 1)), np.zeros(1), np.array([0.5])
-    arguments = (row(1), row(2), "identity", mean, 0.1, 0.01, 0.5, 0.25)
+    weight, bias, mean, updates = np.zeros((1, 1)), np.zeros(1), np.array([0.5]), np.zeros(1)
+    arguments = (row(1), row(2), "identity", mean, updates, 0.1, 0.01, 0.5, 0.25)
     assert kernels.mq_step(weight, bias, *arguments) == pytest.approx(0.11 * 1.5)
     assert_allclose([weight[0, 0], bias[0], mean[0]], [0.22, 0.11, 1.25])
     second = 0.1 / 1.75 + 0.01
     assert kernels.mq_step(weight, bias, *arguments) == pytest.approx(second * 1.5)
     assert_allclose([weight[0, 0], bias[0], mean[0]], [0.22 + 2 * second, 0.11 + second, 0.25 * 1.25 + 1.125])
+    assert updates == 2
+
+
+def test_the_first_updates_of_mq_are_averaged():
+    """|G| = |g| = 1 from v = 5: ρ_n = ½, ⅔, ¾, then ρ = 0.7: v = 3, 7/3, 2.0, since ¾ is above ρ."""
+    weight, bias, mean, updates, found = np.zeros((1, 1)), np.zeros(1), np.array([5.0]), np.zeros(1), []
+    for _ in range(3):
+        kernels.mq_step(weight, bias, row(1), row(1), "identity", mean, updates, 0.1, 0.0, 1.0, 0.7)
+        found.append(mean[0])
+    assert_allclose(found, [3, 7 / 3, 0.7 * 7 / 3 + 0.3])
 
 
 def test_first_adam_step_has_the_length_of_the_rate(pair):
     """Bias correction makes the first step rate · sign(G), whatever the gradient's size."""
     moments = (np.zeros((2, 2)), np.zeros((2, 2)), np.zeros(2), np.zeros(2))
     error, activity = row(3, -0.02), row(5, -0.1)
-    mean = kernels.adam_step(*pair, error, activity, "identity", moments, 1, 0.01, 0.9, 0.999, 1e-12)
+    updates = np.zeros(1)
+    mean = kernels.adam_step(*pair, error, activity, "identity", moments, updates, 0.01, 0.9, 0.999, 1e-12)
     assert_allclose(pair[0], [[0.01, -0.01], [-0.01, 0.01]])
     assert_allclose(pair[1], [0.01, -0.01])
     assert mean == pytest.approx(0.01)
     assert_allclose(moments[0], 0.1 * error.T @ activity)
     assert_allclose(moments[1], 0.001 * (error.T @ activity) ** 2)
+    assert updates == 1
 
 
 # ------------------------------------------------------------------------------------------- energy
@@ -249,8 +261,10 @@ def test_steps_in_float32_are_as_good_as_float32_can_be(rng):
     for weight, bias, error, activity in (narrow, wide):
         moments = tuple(np.zeros_like(a) for a in (weight, weight, bias, bias))
         kernels.sgd_step(weight, bias, error, activity, "gelu", 0.1)
-        kernels.mq_step(weight, bias, error, activity, "gelu", np.array([0.3]), 0.1, 1e-3, 1e-6, 0.5)
-        kernels.adam_step(weight, bias, error, activity, "gelu", moments, 1, 0.1, 0.9, 0.999, 1e-8)
+        kernels.mq_step(
+            weight, bias, error, activity, "gelu", np.array([0.3]), np.zeros(1), 0.1, 1e-3, 1e-6, 0.5
+        )
+        kernels.adam_step(weight, bias, error, activity, "gelu", moments, np.zeros(1), 0.1, 0.9, 0.999, 1e-8)
         kernels.relax(activity, activity * 2, activity * 3, "gelu", 0.1, 1.5, 0.5)
     for small, large in zip(narrow, wide):
         assert small.dtype == np.float32

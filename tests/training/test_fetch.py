@@ -319,15 +319,15 @@ def test_run_takes_the_data_directory(tmp_path):
     folder = tmp_path / "7" / "cifar-10"
     folder.mkdir(parents=True)
     (folder / "cifar-10-python.tar.gz").write_bytes(CONTENT)
-    from pcsim.cli import _with_options
+    from pcsim.commands import with_options
     from pcsim.config import load_model
     from pcsim.experiments.experiment import build_dataset
 
     models = known_models()
-    overrides = _with_options([], None, tmp_path / "7")
+    overrides = with_options([], None, tmp_path / "7")
     data = build_dataset(load_model(models / "cifar10.toml", overrides).data)
     assert data.train_inputs.shape == (150, 3072)
-    assert load_model(models / "cifar10.toml", _with_options([], None, "7")).data.directory == "7"
+    assert load_model(models / "cifar10.toml", with_options([], None, "7")).data.directory == "7"
     np.testing.assert_array_equal(np.unique(data.train_targets) < 10, True)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from pcsim.engine.distributed.wire import Wire, memory
 from pcsim.errors import ConfigurationError
-from pcsim.kernels import ActivationName, Array, Kernels, Synapses
+from pcsim.kernels import ActivationName, Array, Kernels, Synapses, reference
 from pcsim.kernels.steps import AddingSteps
 from pcsim.learning import NLMS
 from pcsim.network.layer import Learner
@@ -54,20 +54,19 @@ class GivenGradient(AddingSteps):
         activity: Array,
         name: str,
         moments: tuple[Array, Array, Array, Array],
-        updates: int,
+        updates: Array,
         rate: float,
         beta1: float,
         beta2: float,
         epsilon: float,
     ) -> float:
         """Adam (Kingma and Ba, 2015) on −G_l; return the mean |Δ|."""
-        steps = []
+        steps, corrections = [], reference.adam_corrections(updates, beta1, beta2)
         parts = (self.weight_part, self.bias_part)
         for first, second, part in zip(moments[::2], moments[1::2], parts, strict=True):
             first += (1 - beta1) * (part - first)
             second += (1 - beta2) * (part**2 - second)
-            root = np.sqrt(second / (1 - beta2**updates)) + epsilon
-            steps.append(first / (1 - beta1**updates) / root)
+            steps.append(reference.adam_direction(first, second, corrections, epsilon))
         return rate * _add(weight, bias, steps[0], steps[1], rate)
 
 

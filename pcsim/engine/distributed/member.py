@@ -99,7 +99,8 @@ class Member:
     ) -> Seen:
         for index, array in ((0, inputs), (-1, targets)):
             if array is not None:
-                self.units[self.part.layers[index]].target = self._kernels.to_device(array)
+                unit = self.units[self.part.layers[index]]
+                unit.target = self._kernels.load(array, unit.target)
         seen: Seen = {}
         watching = self.part.watching(number)
         received: Counter[MessageKind] = Counter()

@@ -75,9 +75,12 @@ class Ours:
                 if self._checked:
                     self._statistics.check_finite()
                 self._step += 1
+        for layer in self._engine.layers[:-1]:
+            layer.update_magnitude  # noqa: B018 - to read it waits for a GPU
 
     def finite(self) -> bool:
         """Look at the weights."""
+        self._network.gather(self._engine.layers)
         return all(bool(np.isfinite(weight).all()) for weight, _ in self._network.parameters)
 
     def facts(self) -> dict[str, object]:

@@ -27,7 +27,9 @@ class Torch:
         torch = importlib.import_module("torch")
         torch.set_num_threads(workload.threads)
         nn = torch.nn
-        self._torch, self._model, self._loss = torch, _torch_model(nn, workload), nn.CrossEntropyLoss()
+        self._device = contender.backend or "cpu"
+        self._torch, self._loss = torch, nn.CrossEntropyLoss()
+        self._model = _torch_model(nn, workload).to(self._device)
         parameters = self._model.parameters()
         self._optimizer = (
             torch.optim.Adam(parameters, lr=1.8e-5)
@@ -42,10 +44,12 @@ class Torch:
         for _ in range(count):
             batch = self._step % BATCHES
             self._optimizer.zero_grad()
-            loss = self._loss(self._model(self._inputs[batch]), self._labels[batch])
-            loss.backward()
+            inputs, labels = self._inputs[batch].to(self._device), self._labels[batch].to(self._device)
+            self._loss(self._model(inputs), labels).backward()
             self._optimizer.step()
             self._step += 1
+        if self._device == "cuda":  # which is only told what to do by all that
+            self._torch.cuda.synchronize()
 
     def finite(self) -> bool:
         """Look at the parameters."""

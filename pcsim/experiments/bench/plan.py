@@ -79,7 +79,8 @@ class Contender:
         family: pcsim, torch, jax, pcx, fabricpc, or products (bare matrix products, to compare with).
         rule: how weights learn: sgd, mq or adam.
         iterations: T, inference iterations a mini-batch; 0 is backprop.
-        backend: pcsim's kernels; of products, who multiplies: numpy, torch or onednn.
+        backend: pcsim's kernels; of products, who multiplies: numpy, torch or onednn; of torch, the device
+            if it is not the CPU.
         engine: pcsim's engine, fast or event.
         recording: pcsim's observers: none; statistics, energies and a check that they are finite, as every
             `pcsim run` has them; trace, a summary row in an HDF5 file at every step besides.
@@ -99,7 +100,7 @@ class Contender:
             return f"products {self.backend}"
         if self.family != "pcsim":
             way = f"T={self.iterations}" if self.iterations else "backprop"
-            return f"{self.family} {way} {self.rule}"
+            return " ".join(part for part in (self.family, self.backend, way, self.rule) if part)
         extra = {"none": " bare", "trace": " trace"}.get(self.recording, "")
         engine = "" if self.engine == "fast" else f" {self.engine}"
         return f"pcsim {self.backend} T={self.iterations} {self.rule}{engine}{extra}"
@@ -133,6 +134,7 @@ def standard_contenders(backends: Sequence[str] = ("cpu",)) -> tuple[Contender, 
     peers = (
         BASELINE,
         Contender("torch", "adam"),
+        *(Contender("torch", rule, backend="cuda") for rule in ("sgd", "adam") if "cuda" in backends),
         Contender("jax", "sgd"),
         Contender("pcx", "sgd", 3),
         Contender("fabricpc", "sgd", 3),

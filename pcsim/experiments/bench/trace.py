@@ -30,7 +30,8 @@ from pcsim.schedule.program import Program, Schedule
 from pcsim.tracing.compression import filters
 from pcsim.tracing.probes import Probe
 from pcsim.tracing.recorder import Recorder
-from pcsim.tracing.writer import WAITING_BYTES, Storage, TraceWriter
+from pcsim.tracing.table import Storage
+from pcsim.tracing.writer import WAITING_BYTES, TraceWriter
 
 GOAL = 0.6  # share of plain h5py's speed that recording must reach
 MEGA = 1e6

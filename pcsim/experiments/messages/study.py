@@ -18,7 +18,8 @@ import numpy as np
 from pcsim.config import ModelConfig, load_model
 from pcsim.errors import ConfigurationError, NonFiniteError
 from pcsim.experiments.experiment import Experiment, build_channels
-from pcsim.experiments.run import EngineName, run
+from pcsim.experiments.run import run
+from pcsim.experiments.task import EngineName
 from pcsim.kernels import Kernels
 from pcsim.schedule.channel import IN_TIME
 from pcsim.training.loop import check_fit

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pcsim.config import ModelConfig, load_model
-from pcsim.config_sections import ScheduleConfig
+from pcsim.config.sections import ScheduleConfig
 from pcsim.errors import ConfigurationError, DataError
 from pcsim.experiments.checkpoint import FILE as CHECKPOINT
 from pcsim.experiments.experiment import build_rule

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
-from pcsim.config_sections import Section
+from pcsim.config.sections import Section
 from pcsim.errors import ConfigurationError, nearest
 
 Table = dict[str, Any]

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pcsim.errors import StudyError
-from pcsim.experiments.run import EngineName
 from pcsim.experiments.sweep.job import COLUMNS, Outcome, Row
 from pcsim.experiments.sweep.plan import Plan, PlannedRun
+from pcsim.experiments.task import EngineName
 
 FILE = "index.sqlite"
 RUNS = "runs"

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 from pcsim.config import model_from_dict
 from pcsim.experiments.alone import alone
 from pcsim.experiments.experiment import Experiment
-from pcsim.experiments.run import EngineName
+from pcsim.experiments.task import EngineName
 from pcsim.experiments.workers import TRACE, one_line, train_in
 from pcsim.tracing.reader import open_trace
 from pcsim.training.loop import Epoch

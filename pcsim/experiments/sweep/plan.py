@@ -12,9 +12,9 @@ from typing import Any
 
 from pcsim.config import ModelConfig, load_model
 from pcsim.errors import ConfigurationError
-from pcsim.experiments.run import EngineName
 from pcsim.experiments.sweep.file import HalvingConfig, SweepConfig, read_sweep
 from pcsim.experiments.sweep.settings import Settings, as_override, of_draws, of_grid
+from pcsim.experiments.task import EngineName
 
 MOST_RUNS = 20_000
 HELD_OUT = 0.1  # of the training samples, where the model holds none out: a choice by test samples is no test

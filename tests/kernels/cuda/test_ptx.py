@@ -21,7 +21,7 @@ from numba import cuda, float32, float64, int64  # noqa: E402
 from numba.core import config  # noqa: E402
 
 from pcsim.architecture import ConvLayer  # noqa: E402
-from pcsim.kernels import cuda_conv, cuda_hebbian, cuda_local  # noqa: E402
+from pcsim.kernels import cuda_apply, cuda_conv, cuda_hebbian, cuda_local  # noqa: E402
 from pcsim.kernels.cuda_hebbian import Tile  # noqa: E402
 from pcsim.kernels.cuda_learning import ONE_SAMPLE  # noqa: E402
 
@@ -29,6 +29,7 @@ CAPABILITIES = [(8, 0), (9, 0)]
 ACTIVATIONS = ["relu", "tanh", "sigmoid", "leaky_relu", "gelu", "identity"]
 TYPES = {"float32": (np.float32, float32), "float64": (np.float64, float64)}
 F64, ONE = float64, float64[::1]
+CONSTANTS, PLACE = (F64,) * 3, (ONE, int64)  # of a relaxation; where a block writes its part of a sum
 each_capability = pytest.mark.parametrize("capability", CAPABILITIES, ids=["sm_80", "sm_90"])
 each_type = pytest.mark.parametrize("kind", list(TYPES))
 
@@ -114,7 +115,11 @@ def adam_signature(number):
 @each_type
 @pytest.mark.parametrize("tile", [Tile(), ONE_SAMPLE], ids=["batch", "one sample"])
 def test_the_gradient_stays_in_registers(tile, kind, capability, assemble):
-    """Stores to global memory: one for each weight of a thread and one for a bias; Adam two more of each."""
+    """Stores to global memory: one for each weight of a thread and one for a bias; Adam two more of each.
+
+    What a thread reads of the weight, of Adam's arrays a row of it, is asked for before the first is stored:
+    else it would wait for memory once for each number.
+    """
     number, numba_type = TYPES[kind]
     owned = tile.rows_each * tile.columns_each
     shared = tile.shared_bytes(np.dtype(kind).itemsize) + 32 * np.dtype(kind).itemsize
@@ -125,6 +130,8 @@ def test_the_gradient_stays_in_registers(tile, kind, capability, assemble):
         compiled = assemble(kernel("relu", number, tile), signature(numba_type), capability)
         assert_in_registers(compiled)
         assert compiled.count(r"\bst\.global") == arrays * (owned + 1)
+        asked = len(re.findall(r"\bld\.global", compiled.ptx.split("st.global")[0]))
+        assert asked >= (owned if arrays == 1 else 3 * tile.columns_each)
         assert compiled.count(r"\b(?:atom|red)\.global\S*add") == 1
         assert compiled.count(r"\bshfl\.sync\.bfly\.b32") == 10 * (1 if kind == "float32" else 2)
         assert compiled.shared == shared
@@ -134,24 +141,59 @@ def test_the_gradient_stays_in_registers(tile, kind, capability, assemble):
 
 @each_capability
 @each_type
+def test_a_gradient_is_applied_in_one_pass(kind, capability, assemble):
+    """Each array is read once and written once, by a way for weights and another one for biases.
+
+    Loads beside them are those of v, or of Adam's two corrections.
+    """
+    number, numba_type = TYPES[kind]
+    vectors, is_double = (numba_type[::1],) * 4, kind == "float64"
+    for kernel, signature, loads, stores in (
+        (cuda_apply.apply_kernel(number), (*vectors, ONE, F64, F64, F64, ONE), 2 * 2 + 1, 2),
+        (
+            cuda_apply.apply_adam_kernel(number),
+            (*vectors, *vectors, *(ONE, *(F64,) * 4, ONE)),
+            2 * 4 + 2,
+            2 * 3,
+        ),
+    ):
+        compiled = assemble(kernel, signature, capability)
+        assert_in_registers(compiled)
+        assert (compiled.count(r"\bld\.global"), compiled.count(r"\bst\.global")) == (loads, stores)
+        assert compiled.count(r"\b(?:atom|red)\.global\S*add") == 1
+        assert is_double or compiled.count(r"\b(?:mul|fma|sqrt)\S*\.f64") == 0
+
+
+@each_capability
+@each_type
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_relax_is_one_pass(activation, kind, capability, assemble):
-    """Four loads (activity, error, feedback, prediction) and four stores an element, all in registers."""
+    """Each array is read once and written once, and no more: activity, error, feedback and prediction.
+
+    Two stores an element and one a block, for the sum of squares.
+    """
     number, numba_type = TYPES[kind]
-    signature = (*(numba_type[::1],) * 6, F64, F64, F64)
-    kernel = cuda_local.relax_kernel(activation, number, compares=True, fires=True)
-    compiled = assemble(kernel, signature, capability)
+    vectors = (numba_type[::1],)
+    compiled = assemble(
+        cuda_local.relax_and_compare_kernel(activation, number), vectors * 4 + CONSTANTS + PLACE, capability
+    )
     assert_in_registers(compiled)
-    assert compiled.count(r"\bld\.global") == compiled.count(r"\bst\.global") == 4
+    assert (compiled.count(r"\bld\.global"), compiled.count(r"\bst\.global")) == (4, 3)
+    alone = assemble(cuda_local.relax_kernel(activation, number), vectors * 3 + CONSTANTS, capability)
+    assert_in_registers(alone)
+    assert (alone.count(r"\bld\.global"), alone.count(r"\bst\.global")) == (3, 1)
 
 
 @each_type
 @pytest.mark.parametrize("output", ["softmax", "sigmoid", "identity"])
 def test_outputs(output, kind, assemble):
-    """Softmax, clamp and error in one kernel."""
+    """Softmax, clamp and error in one kernel; the energy in another."""
     number, numba_type = TYPES[kind]
-    signature = (*(numba_type[:, ::1],) * 5, F64)
+    matrices = (numba_type[:, ::1],)
+    signature = matrices * 4 + (F64, *PLACE)
     assert_in_registers(assemble(cuda_local.output_kernel(output, number), signature, (8, 0)))
+    signature = matrices * 3 + (F64, *PLACE)
+    assert_in_registers(assemble(cuda_local.output_energy_kernel(output, number), signature, (8, 0)))
 
 
 @each_type
@@ -161,8 +203,9 @@ def test_other_kernels_compile(activation, kind, assemble):
     number, numba_type = TYPES[kind]
     vector = numba_type[::1]
     assemble(cuda_local.rates_kernel(activation, number), (vector, vector), (8, 0))
-    assemble(cuda_local.squared_norm_kernel(activation, number), (vector, ONE), (8, 0))
-    assemble(cuda_local.compare_kernel(), (vector, vector, vector), (8, 0))
+    assemble(cuda_local.squared_norm_kernel(activation, number), (vector, *PLACE), (8, 0))
+    assemble(cuda_local.whole_norm_kernel(activation, number), (vector, ONE), (8, 0))
+    assemble(cuda_local.compare_kernel(number), (vector, vector, vector, *PLACE), (8, 0))
     staged = cuda_hebbian.hebbian_kernel(activation, number, Tile())
     assert_in_registers(assemble(staged, hebbian_signature(numba_type), (8, 0)))
 
@@ -174,8 +217,8 @@ def test_float32_kernels_do_not_compute_in_float64(activation, assemble):
     Constants arrive as float64 and are converted; no more than that.
     """
     vector = float32[::1]
-    kernel = cuda_local.relax_kernel(activation, np.float32, compares=True, fires=True)
-    compiled = assemble(kernel, (*(vector,) * 6, F64, F64, F64), (8, 0))
+    kernel = cuda_local.relax_and_compare_kernel(activation, np.float32)
+    compiled = assemble(kernel, (*(vector,) * 4, *CONSTANTS, *PLACE), (8, 0))
     assert compiled.count(r"\b(?:add|sub|mul|fma|div|rcp|sqrt)\S*\.f64") == 0
     # The step of MQ is one division, one addition and one addition in float64, once a thread.
     learning = cuda_hebbian.hebbian_kernel(activation, np.float32, Tile())
@@ -185,20 +228,26 @@ def test_float32_kernels_do_not_compute_in_float64(activation, assemble):
 @each_capability
 def test_bookkeeping_kernels_compile(capability, assemble):
     """One thread each, in float64."""
-    assemble(cuda_hebbian.settle_kernel(), (ONE,) * 4 + (int64, F64, F64, F64, F64), capability)
+    assemble(cuda_hebbian.settle_kernel(), (ONE,) * 3 + (int64, F64, F64, F64, F64, *PLACE), capability)
     assemble(cuda_hebbian.corrections_kernel(), (ONE, ONE, F64, F64), capability)
-    assemble(cuda_hebbian.fill_kernel(), (ONE, int64), capability)
 
 
 @each_type
 @pytest.mark.parametrize("pool", [("none", 1), ("max", 2), ("average", 2)], ids=str)
 def test_convolutions_compile(pool, kind, assemble):
-    """Windows out and back, f and pooling on the way up, the gate and its winners on the way down."""
+    """Windows out and back, f and pooling on the way up, the gate and its winners on the way down.
+
+    None of them divides in 64 bits, which a signed number or a plain constant in an index would bring back:
+    it takes more instructions than all the rest, and LLVM writes it as the upper half of a product.
+    """
     number, numba_type = TYPES[kind]
     layer, two = ConvLayer((3, 12, 12), 8, 3, 2, *pool), (numba_type[::1],) * 2
-    assemble(cuda_conv.patches_kernel(layer), two, (8, 0))
-    assert_in_registers(assemble(cuda_conv.fold_kernel(layer, number), two, (8, 0)))
-    assert_in_registers(assemble(cuda_conv.fire_kernel(layer, "relu", number), two, (8, 0)))
-    assert_in_registers(
-        assemble(cuda_conv.delta_kernel(layer, "relu", number), (*two, numba_type[::1], F64), (8, 0))
-    )
+    for kernel, signature in (
+        (cuda_conv.patches_kernel(layer), two),
+        (cuda_conv.fold_kernel(layer, number), two),
+        (cuda_conv.fire_kernel(layer, "relu", number), two),
+        (cuda_conv.delta_kernel(layer, "relu", number), (*two, numba_type[::1], F64)),
+    ):
+        compiled = assemble(kernel, signature, (8, 0))
+        assert_in_registers(compiled)
+        assert compiled.count(r"\b(?:div|rem|mul\.hi)\.[su]64") == 0

@@ -34,6 +34,20 @@ def test_predict_and_feedback(products, rng):
         np.testing.assert_allclose(down, precision * error @ weight, rtol=1e-12)
 
 
+def test_hebbian(products, rng):
+    """Means over the mini-batch, not sums; what lay in the arrays before is not read."""
+    error, rates = rng.normal(size=(7, 3)), rng.normal(size=(7, 5))
+    given = [products.zeros(host.shape, host.dtype) for host in (error, rates)]
+    for array, host in zip(given, (error, rates)):
+        array[...] = host
+    found = products.zeros((3, 5), "float64"), products.zeros((3,), "float64")
+    for array in found:
+        array.tensor.fill_(torch.nan)
+    products.hebbian(*given, *found)
+    np.testing.assert_allclose(found[0], error.T @ rates / 7, rtol=1e-12)
+    np.testing.assert_allclose(found[1], error.mean(axis=0), rtol=1e-12)
+
+
 def test_arrays_are_copied_and_converted(products):
     """From the host, from another array, and back; a copy is no view."""
     one, other = (products.zeros((2, 3), "float32") for _ in range(2))

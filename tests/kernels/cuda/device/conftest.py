@@ -8,6 +8,7 @@ there is nothing here to collect.
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -15,7 +16,17 @@ from numba import cuda
 from numba.core import config
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
-collect_ignore_glob = [] if SIMULATED or cuda.is_available() else ["test_*.py"]
+
+
+def torch_finds_a_gpu():
+    if find_spec("torch") is None:
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+collect_ignore_glob = [] if SIMULATED or (cuda.is_available() and torch_finds_a_gpu()) else ["test_*.py"]
 
 if SIMULATED:
     sys.setswitchinterval(1e-3)  # its main thread polls, and would keep the others waiting for 5 ms at a time

@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 
 from pcsim.kernels import reference
+from pcsim.kernels.cuda_hebbian import Tile
+from pcsim.kernels.cuda_learning import ONE_SAMPLE
 from pcsim.learning import MQ
 
 ACTIVATIONS = ["relu", "tanh", "sigmoid", "leaky_relu", "gelu", "identity"]
 # outputs, inputs, batch; a tile of the small kernels is 8 × 16 and takes 3 samples at a time
-CASES = [(1, 1, 1), (8, 16, 3), (7, 5, 2), (9, 17, 7), (16, 32, 33), (3, 18, 130), (17, 1, 33)]
+WALKS = [(1, 1, 1), (8, 16, 3), (7, 5, 2), (9, 17, 7), (16, 32, 23)]
+FAR = [(16, 32, 33), (3, 18, 130), (17, 1, 33), (16, 17, 26)]  # for which a product forms the gradient
+CASES = WALKS + FAR
 
 
 class Twins:
@@ -38,8 +42,9 @@ class Twins:
 
 def mq_both(twins, kernels, activation, v, device_v, decay=0.7):
     constants = (0.1, 1e-3, 1e-6, decay)
-    expected = reference.mq_step(*twins.host, activation, v, *constants)
-    return expected, kernels.mq_step(*twins.device, activation, device_v, *constants)
+    expected = reference.mq_step(*twins.host, activation, v, np.array([4.0]), *constants)
+    n = kernels.to_device(np.array([4.0]))
+    return expected, kernels.mq_step(*twins.device, activation, device_v, n, *constants)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -53,7 +58,20 @@ def test_mq_step_for_any_shape(case, small_kernels, rng, close):
     assert float(magnitude) == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("case", [(10, 13, 33), (65, 66, 2), (10, 5, 130), (5, 70, 1)], ids=str)
+def test_who_forms_the_gradient(small_kernels):
+    """A small weight with a long mini-batch leaves a GPU idle; a large one must not pay for G_l in memory."""
+    far = [small_kernels._tile.walks_far(batch, rows, columns) for rows, columns, batch in CASES]
+    assert far == [case in FAR for case in CASES]
+    assert not any(
+        Tile().walks_far(64, *shape) for shape in ((1024, 3072), (1024, 1024), (10, 1024), (10, 64))
+    )
+    # 3 → 32 and 64 → 128 channels, 3 × 3: 900 and 144 places of the window on an image
+    assert Tile().walks_far(64 * 900, 32, 27)
+    assert Tile().walks_far(64 * 144, 128, 576)
+    assert not ONE_SAMPLE.walks_far(1, 1, 1)
+
+
+@pytest.mark.parametrize("case", [(10, 13, 33), (65, 66, 2), (10, 5, 128), (10, 5, 130), (5, 70, 1)], ids=str)
 def test_mq_step_with_the_tile_of_production(case, kernels, rng, close):
     """As above with the geometry that is used; a batch of one takes a kernel of its own."""
     twins, v = Twins(kernels, rng, *case), np.array([0.3])
@@ -76,35 +94,30 @@ def test_mq_step_for_any_activation(activation, dtype, small_kernels, rng, close
     assert float(magnitude) == pytest.approx(expected, rel=1e-5 if dtype == np.float32 else 1e-12)
 
 
-@pytest.mark.parametrize("counted", [False, True], ids=["host counts", "device counts"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
-def test_several_mq_updates(dtype, counted, small_kernels, rng, close):
+def test_several_mq_updates(dtype, small_kernels, rng, close):
     """v_l, its count and the total that must be 0 again go wrong only after the first update."""
     twins, rule = Twins(small_kernels, rng, 9, 5, 3, dtype), MQ(0.05, decay=0.7)
     learner = rule(*twins.host[:2])
     v = small_kernels.to_device(np.array([rule.rate]))
     n = small_kernels.zeros((1,), np.float64)
-    for update in range(1, 5):  # ρ_n = 1/2, 2/3, then ρ
+    constants = (rule.rate, rule.minimum_rate, rule.r, rule.decay)
+    for _ in range(4):  # ρ_n = 1/2, 2/3, then ρ
         expected = learner.learn(reference, *twins.host, "tanh")
-        constants = (rule.rate, rule.minimum_rate, rule.r)
-        if counted:
-            magnitude = small_kernels.mq_step_counted(*twins.device, "tanh", (v, n), *constants, rule.decay)
-        else:
-            decay = min(update / (update + 1), rule.decay)
-            magnitude = small_kernels.mq_step(*twins.device, "tanh", v, *constants, decay)
+        magnitude = small_kernels.mq_step(*twins.device, "tanh", v, n, *constants)
         twins.check(close)
         single = dtype == np.float32
         np.testing.assert_allclose(v.copy(), learner.mean_gradient, rtol=1e-5 if single else 1e-12)
         assert float(magnitude) == pytest.approx(expected, rel=1e-5 if single else 1e-12)
         twins.new_batch(rng)
-    assert n.copy()[0] == (4 if counted else 0)
+    assert n.copy()[0] == 4
 
 
 def test_connections_of_one_shape_do_not_share_their_books(small_kernels, rng):
-    """A magnitude that is read later must still be that of its own connection."""
+    """A magnitude that is read later must still be that of its own connection, and of its own update."""
     pair = [Twins(small_kernels, rng, 3, 4, 2) for _ in range(2)]
-    magnitudes = [small_kernels.sgd_step(*twins.device, "relu", 0.1) for twins in pair]
-    expected = [reference.sgd_step(*twins.host, "relu", 0.1) for twins in pair]
+    magnitudes = [small_kernels.sgd_step(*twins.device, "relu", 0.1) for twins in (*pair, *pair)]
+    expected = [reference.sgd_step(*twins.host, "relu", 0.1) for twins in (*pair, *pair)]
     assert [float(magnitude) for magnitude in magnitudes] == pytest.approx(expected, rel=1e-12)
     before = len(small_kernels._ledgers)
     pair.clear()
@@ -135,18 +148,17 @@ def test_nlms_steps(shape, small_kernels, rng, close):
         twins.new_batch(rng)
 
 
-@pytest.mark.parametrize("counted", [False, True], ids=["host counts", "device counts"])
-@pytest.mark.parametrize("case", [(9, 17, 7), (3, 5, 1)], ids=str)
-def test_several_adam_updates(case, counted, small_kernels, rng, close):
+@pytest.mark.parametrize("case", [(9, 17, 7), (3, 5, 1), (9, 17, 26)], ids=str)
+def test_several_adam_updates(case, small_kernels, rng, close):
     """Moments and bias corrections go wrong only after the first update."""
     twins = Twins(small_kernels, rng, *case)
     moments = tuple(np.zeros_like(twins.host[i]) for i in (0, 0, 1, 1))
     on_device = tuple(small_kernels.to_device(moment) for moment in moments)
-    count, constants = small_kernels.zeros((1,), np.float64), (0.01, 0.8, 0.95, 1e-6)
-    for n in (1, 2, 3):
+    n, count = np.zeros(1), small_kernels.zeros((1,), np.float64)
+    constants = (0.01, 0.8, 0.95, 1e-6)
+    for _ in range(3):
         expected = reference.adam_step(*twins.host, "leaky_relu", moments, n, *constants)
-        step = small_kernels.adam_step_counted if counted else small_kernels.adam_step
-        magnitude = step(*twins.device, "leaky_relu", on_device, count if counted else n, *constants)
+        magnitude = small_kernels.adam_step(*twins.device, "leaky_relu", on_device, count, *constants)
         twins.check(close)
         for device, host in zip(on_device, moments):
             close(device, host)
@@ -160,20 +172,43 @@ def test_adam_with_the_tile_of_production_in_float32(kernels, rng, close):
     moments = tuple(np.zeros_like(twins.host[i]) for i in (0, 0, 1, 1))
     on_device = tuple(kernels.to_device(moment.astype(np.float32)) for moment in moments)
     constants = (0.01, 0.9, 0.999, 1e-8)
-    reference.adam_step(*twins.host, "relu", moments, 1, *constants)
-    kernels.adam_step(*twins.device, "relu", on_device, 1, *constants)
+    reference.adam_step(*twins.host, "relu", moments, np.zeros(1), *constants)
+    kernels.adam_step(*twins.device, "relu", on_device, kernels.zeros((1,), np.float64), *constants)
     twins.check(close)
     for device, host in zip(on_device, moments):
         close(device, host)
 
 
-def test_nan_reaches_weights_and_v(small_kernels, rng):
+def test_constants_are_floats(small_kernels, rng, monkeypatch):
+    """For an int, which a user may write, every kernel would be compiled once more."""
+    products, launch, seen = small_kernels.products, small_kernels.products.launch, []
+
+    def watch(kernel, grid, block, arguments):
+        seen.append([type(argument) for argument in arguments])
+        launch(kernel, grid, block, arguments)
+
+    monkeypatch.setattr(products, "launch", watch)
+    for number in (int, float):
+        for batch in (2, 26):
+            twins = Twins(small_kernels, rng, 3, 4, batch)
+            moments = tuple(small_kernels.to_device(np.zeros_like(twins.host[i])) for i in (0, 0, 1, 1))
+            n, constants = small_kernels.zeros((1,), np.float64), map(number, (1, 0, 0, 1))
+            small_kernels.sgd_step(*twins.device, "relu", number(1))
+            small_kernels.adam_step(*twins.device, "relu", moments, n, *constants)
+    middle = len(seen) // 2
+    assert seen[:middle] == seen[middle:]
+
+
+@pytest.mark.parametrize("batch", [2, 26], ids=["tile", "product"])
+def test_nan_reaches_weights_and_v(batch, small_kernels, rng):
     """A run that has diverged must be seen to have."""
-    twins = Twins(small_kernels, rng, 3, 4, 2)
+    twins = Twins(small_kernels, rng, 3, 4, batch)
     values = twins.host[3].copy()
     values[0, 1] = np.nan
     twins.device[3][...] = values
     v = small_kernels.to_device(np.array([0.3]))
-    small_kernels.mq_step(*twins.device, "relu", v, 0.1, 1e-3, 1e-6, 0.7)
+    n = small_kernels.zeros((1,), np.float64)
+    magnitude = small_kernels.mq_step(*twins.device, "relu", v, n, 0.1, 1e-3, 1e-6, 0.7)
+    assert np.isnan(float(magnitude))
     assert np.isnan(twins.device[0].copy()).sum(axis=0).tolist() == [0, 3, 0, 0]
     assert np.isnan(v.copy()[0])

@@ -33,25 +33,17 @@ def test_relax(activation, dtype, kernels, rng, close):
         close(actual, desired)
 
 
-@pytest.mark.parametrize("wanted", ["nothing", "message", "rates", "both"])
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
-def test_relax_and_compare(activation, wanted, kernels, rng, close):
-    """One pass does what relax, compare, a copy and f do one after the other."""
-    host = draw(rng, np.float64, 4, 7, 41)
+def test_relax_and_compare(activation, kernels, rng, close):
+    """One pass does what relax and compare do one after the other; 7 × 41 elements are two blocks."""
+    activity, error, feedback, prediction = host = draw(rng, np.float64, 4, 7, 41)
     device = [kernels.to_device(array) for array in host]
-    message, rates = (kernels.zeros((7, 41), np.float64) for _ in range(2))
-    extras = {
-        "message": message if wanted in ("message", "both") else None,
-        "rates": rates if wanted in ("rates", "both") else None,
-    }
-    kernels.relax_and_compare(*device, activation, 0.1, 1.5, 0.3, **extras)
-    activity, error, feedback, prediction = host
+    said = kernels.relax_and_compare(*device, activation, 0.1, 1.5, 0.3)
     reference.relax(activity, error, feedback, activation, 0.1, 1.5, 0.3)
     reference.compare(activity, prediction, error)
-    for actual, desired in zip(device, host):
-        close(actual, desired)
-    close(message, error if extras["message"] else np.zeros_like(error))
-    close(rates, reference.activate(activation, activity) if extras["rates"] else np.zeros_like(error))
+    close(device[0], activity)
+    close(device[1], error)
+    assert float(said) == pytest.approx(reference.squared_error(error), rel=1e-12)
 
 
 @OUTPUTS
@@ -60,15 +52,15 @@ def test_relax_and_compare(activation, wanted, kernels, rng, close):
 def test_clamp_and_compare(output, mix, shape, kernels, rng, close):
     """Rows of less than a warp, of more than a warp, and of more than the block has threads."""
     prediction, target = draw(rng, np.float64, 1, *shape)[0], rng.uniform(size=shape)
-    activity, error, message = (kernels.zeros(shape, np.float64) for _ in range(3))
+    activity, error = (kernels.zeros(shape, np.float64) for _ in range(2))
     given = (kernels.to_device(target), kernels.to_device(prediction))
-    kernels.clamp_and_compare(*given, output, mix, activity, error, message)
+    said = kernels.clamp_and_compare(*given, output, mix, activity, error)
     desired, difference = np.empty(shape), np.empty(shape)
     reference.soft_clamp(target, prediction, output, mix, desired)
     reference.compare_output(desired, prediction, output, difference)
     close(activity, desired)
     close(error, difference)
-    close(message, difference)
+    assert float(said) == pytest.approx(reference.squared_error(difference), rel=1e-12, abs=1e-300)
 
 
 @OUTPUTS
@@ -114,8 +106,9 @@ def test_compare(kernels, rng, close):
     """More than one block of threads, the last one not full."""
     activity, prediction = draw(rng, np.float64, 2, 33, 9)
     out = kernels.zeros((33, 9), np.float64)
-    kernels.compare(kernels.to_device(activity), kernels.to_device(prediction), out)
+    said = kernels.compare(kernels.to_device(activity), kernels.to_device(prediction), out)
     close(out, activity - prediction)
+    assert float(said) == pytest.approx(reference.squared_error(activity - prediction), rel=1e-12)
 
 
 @DTYPES
@@ -138,16 +131,46 @@ def test_energies(dtype, kernels, rng):
     """Read by observers; more elements than threads."""
     error, activity = (rng.normal(size=(7, 50)).astype(dtype) for _ in range(2))
     given = kernels.to_device(activity)
-    squared = kernels.squared_error(kernels.to_device(error))
-    assert squared == pytest.approx(reference.squared_error(error.astype(float)), rel=1e-12)
+    squared, tolerance = (
+        kernels.squared_error(kernels.to_device(error)),
+        1e-6 if dtype == np.float32 else 1e-12,
+    )
+    wide = error.astype(float), activity.astype(float)
+    assert float(squared) == pytest.approx(reference.squared_error(wide[0]), rel=tolerance)
     for decay in (0.0, 0.4):
-        expected = reference.free_energy(activity.astype(float), squared, "sigmoid", 1.5, decay)
-        actual = kernels.free_energy(given, squared, "sigmoid", 1.5, decay)
-        assert actual == pytest.approx(expected, rel=1e-6 if dtype == np.float32 else 1e-12)
-    arrays = [rng.uniform(0.1, 0.9, (2, 3)) for _ in range(3)]
-    expected = reference.output_free_energy(*arrays, 0.3, "softmax", 2.0)
-    actual = kernels.output_free_energy(*map(kernels.to_device, arrays), 0.3, "softmax", 2.0)
-    assert actual == pytest.approx(expected, rel=1e-12)
+        expected = reference.free_energy(wide[1], reference.squared_error(wide[0]), "sigmoid", 1.5, decay)
+        for known in (squared, float(squared)):
+            actual = kernels.free_energy(given, known, "sigmoid", 1.5, decay)
+            assert float(actual) == pytest.approx(expected, rel=tolerance)
+
+
+@OUTPUTS
+@DTYPES
+@pytest.mark.parametrize("width", [3, 33, 130])
+def test_energy_of_the_output(output, dtype, width, kernels, rng):
+    """Every share of equation (1), with a target of zeros and ones, and an activity that has rounded to 0."""
+    target = np.eye(width)[:2].astype(dtype)
+    activity, prediction = rng.uniform(0.1, 0.9, (2, width)).astype(dtype), 5 * rng.normal(size=(2, width))
+    activity[0, 0] = 0
+    host = target, activity, prediction.astype(dtype)
+    wide = [array.astype(float) for array in host]
+    wide[1][0, 0] = np.finfo(dtype).tiny  # where the reference's float32 ends, too
+    squared = reference.squared_error(wide[1] - wide[2]) if output == "identity" else 0.3
+    expected = reference.output_free_energy(*wide, squared, output, 2.0)
+    actual = kernels.output_free_energy(*map(kernels.to_device, host), kernels.zeros, output, 2.0)
+    assert float(actual) == pytest.approx(expected, rel=1e-6 if dtype == np.float32 else 1e-12)
+
+
+def test_numbers_outlive_what_comes_after(kernels, rng):
+    """Each number has cells of its own: more of them than one piece of memory has."""
+    from pcsim.kernels.cuda_numbers import CELLS
+
+    arrays = [kernels.to_device(rng.normal(size=(1, 3))) for _ in range(4)]
+    found = [kernels.squared_error(array) for array in arrays]
+    kernels.take(CELLS)
+    found.append(kernels.squared_error(arrays[0]) * 2.0 + 1.0)
+    expected = [0.5 * float((array.copy() ** 2).sum()) for array in arrays]
+    assert [float(number) for number in found] == pytest.approx([*expected, 2 * expected[0] + 1], rel=1e-12)
 
 
 def test_scratch_is_kept_by_shape(kernels, rng):

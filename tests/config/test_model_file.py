@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from pcsim.config import ModelConfig, load_model, model_from_dict
-from pcsim.config_sections import Section
+from pcsim.config.sections import Section
 from pcsim.errors import ConfigurationError
 
-MODELS = Path(__file__).parents[1] / "models"
+MODELS = Path(__file__).parents[2] / "models"
 MINIMAL = """
 [network]
 layers = [4, 3, 2]
@@ -442,7 +442,13 @@ def test_imports_little():
     assert ours == {
         "pcsim.architecture",
         "pcsim.config",
-        "pcsim.config_sections",
+        "pcsim.config.contradictions",
+        "pcsim.config.file",
+        "pcsim.config.model",
+        "pcsim.config.problems",
+        "pcsim.config.sections",
+        "pcsim.config.variants",
+        "pcsim.config.wording",
         "pcsim.errors",
         "pcsim.shipped",
     }

@@ -1,0 +1,77 @@
+"""One column of a trace, read where it is sliced."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from types import EllipsisType
+from typing import Any, TypeAlias
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from pcsim.errors import TraceError
+from pcsim.tracing.checks import attributes_of
+from pcsim.tracing.damage import opening, reading
+from pcsim.tracing.limits import Limits
+
+# What one axis of a column can be asked for.
+Index: TypeAlias = int | slice | EllipsisType | NDArray[Any]
+
+
+class ColumnReader:
+    """A column, read where it is sliced, as an h5py dataset is.
+
+    Codes, and all columns of `events`, are checked as they are read: whoever uses them as an index may.
+
+    Attributes:
+        shape: (rows, *fixed dimensions).
+        dtype: type of its numbers.
+        attributes: `long_name`, `units`, `flag_meanings`, ….
+    """
+
+    def __init__(self, path: Path, dataset: h5py.Dataset, rows: int, limits: Limits | None = None) -> None:
+        self.path = path
+        self._dataset = dataset
+        self.shape: tuple[int, ...] = (rows, *dataset.shape[1:])
+        self.dtype: np.dtype[Any] = dataset.dtype
+        with opening(path):
+            self.attributes: dict[str, Any] = attributes_of(dataset)
+        meanings = str(self.attributes.get("flag_meanings", "")).split()
+        self._limits = Limits(0, len(meanings) - 1) if meanings else limits
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row in memory."""
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
+
+    @property
+    def chunk_rows(self) -> int:
+        """Rows of one chunk in the file."""
+        return int(self._dataset.chunks[0]) if self._dataset.chunks else 1
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Index | tuple[Index, ...]) -> NDArray[Any]:
+        """Read a part; rows that not all columns have are out of reach.
+
+        Raises:
+            TraceError: the file is damaged, or holds a number that cannot be in this column.
+            IndexError: there is no such row.
+        """
+        first, *others = key if isinstance(key, tuple) else (key,)
+        if isinstance(first, EllipsisType):
+            first, others = slice(None), [..., *others]
+        if isinstance(first, slice):
+            first = slice(*first.indices(self.shape[0]))
+        elif isinstance(first, int | np.integer):
+            first = range(self.shape[0])[int(first)]
+        with reading(self.path):
+            values = np.asarray(self._dataset[(first, *others)])
+        if self._limits is not None and (bad := self._limits.beyond(values)) is not None:
+            table, _, column = self._dataset.name.strip("/").rpartition("/")
+            where = f"{self.path}: table '{table}', column '{column}'"
+            raise TraceError(f"{where}: {bad}, expected {self._limits}")
+        return values
