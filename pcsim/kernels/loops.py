@@ -220,10 +220,11 @@ def relax_and_compare(
     """`relax`, then `compare`: errors are read and written once."""
     number = activity.dtype.type
     k, own, cost, factor = number(step), number(precision), number(activity_decay), number(leak)
+    lowest = least(activity, leak)
     for i in range(activity.size):
         value = activity[i]
         slope = number(1) if value > 0 else factor
-        drive = slope * (feedback[i] - cost * slope * value)
+        drive = slope * (feedback[i] - cost * slope * (lowest if value < lowest else value))
         value += k * (drive - own * error[i])
         activity[i] = value
         error[i] = value - prediction[i]

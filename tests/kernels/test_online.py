@@ -216,13 +216,19 @@ def test_infinite_activities(cpu, activation, batch, value):
         synapses.predict(activity, placed, bias, up)
         norm = kernels.sgd_step(learnt, bias.copy(), above, activity, activation, 0.1)
         kernels.relax(moved, error, 0.5 * above @ weight, activation, 0.1, 1.0, 0.2)
+        compared, wrong, given = activity.copy(), error.copy(), (activation, 0.1, 1.0, 0.2)
+        if kernels is cpu:
+            kernels.relax_and_compare(compared, wrong, 0.5 * above @ weight, error, *given)
+        else:
+            kernels.relax(compared, wrong, 0.5 * above @ weight, *given)
+            kernels.compare(compared, error, wrong)
         fused, after = activity.copy(), np.empty((batch, 4))
         if batch == 1 and kernels is cpu:
             synapses.relax_and_predict(fused, error, above, placed, bias, constants, after)
         else:
             kernels.relax(fused, error, 0.5 * above @ weight, activation, 0.1, 1.0, 0.2)
             synapses.predict(fused, placed, bias, after)
-        found.append((up, learnt, np.array(norm), moved, fused, after))
+        found.append((up, learnt, np.array(norm), moved, compared, wrong, fused, after))
     for ours, expected in zip(*found, strict=True):
         assert_allclose(ours, expected, rtol=1e-12, atol=1e-12)
 
