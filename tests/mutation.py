@@ -29,6 +29,7 @@ CPU = "tests/kernels/test_cpu.py"
 CONV, CONV_ENGINES = "tests/kernels/test_conv.py", "tests/engine/test_conv.py"
 SCRIPT, RESUME = "tests/engine/test_script.py", "tests/experiments/test_resume.py"
 PRECISIONS = "tests/schedule/test_precisions.py"
+FUSION = "tests/engine/test_fusion.py"
 OWN = "tests/engine/test_own_orders.py"
 ALL = (KERNELS, LEARNING, NETWORK, PROGRAM, LOCALITY, ENGINES, ENERGY, EVENT, GOLDEN, OWN)
 SECONDS = 240
@@ -87,13 +88,15 @@ mail, passes = of("kernels/mail.py", "tests/kernels/test_crew.py"), of("kernels/
 measured = of("kernels/measured.py", CPU, "tests/kernels/test_measured.py")
 crew = of("kernels/crew.py", "tests/kernels/test_crew.py")
 compiler = of("kernels/compiler.py", "tests/kernels/test_compiler.py")
-script, fusion = of("engine/script.py", SCRIPT), of("engine/fusion.py", SCRIPT, "tests/engine/test_fusion.py")
+script, fusion = of("engine/script.py", SCRIPT), of("engine/fusion.py", SCRIPT, FUSION)
 table, one_a_folder = (
     of("tracing/table.py", "tests/tracing/test_writer.py"),
     of("experiments/alone.py", RESUME),
 )
 sweeping = of("experiments/sweep/cluster.py", "tests/experiments/sweep/test_cluster.py")
 steps, loops = of("kernels/steps.py", CPU), of("kernels/loops.py", CPU)
+joined, together = of("kernels/loops.py", FUSION), of("kernels/cpu.py", FUSION, CPU)
+placed, predictor = of("network/network.py", ONLINE), of("network/predictor.py", ONLINE)
 layout = of("kernels/layout.py", CPU)
 convolution, conv_loops = of("kernels/reference_conv.py", CONV), of("kernels/conv_loops.py", CONV)
 cpu_conv, connection = of("kernels/cpu_conv.py", CONV), of("network/connection.py", NETWORK)
@@ -203,7 +206,7 @@ BUGS = [
     of("engine/process.py", CHANNELS)("box.come += message.fate is not Fate.COPY", "box.come += 1"),
     process("self._waits[layer] = self._news[layer] = False", "self._waits[layer] = False"),
     observer("self._arrays[:] = self._arrays[:, self._latest(known), np.arange(self._top)]", "pass"),
-    observer("        self._step = step\n", ""),
+    observer("        self._step = step\n        self._known", "        self._known"),
     observer("self._known[:] = self._nothing", "pass"),
     observer("for iteration, column in bad[:1]:", "for iteration, column in bad[-1:]:"),
     observer("        self._known[cell] = 1\n        self._arrays = None", "        self._known[cell] = 1"),
@@ -212,6 +215,15 @@ BUGS = [
     script("fused.get(id(operation), operation.action), watching", "operation.action, watching"),
     script("if before < number:", "if True:"),
     fusion("found[id(operations[prediction])] = formed", "pass"),
+    # two operations in one pass
+    fusion("return other if all(_independent(one, operation) for one in passed) else None", "return other"),
+    fusion("and unit.traits.output is not None:", ":"),
+    joined("activity[i] = value\n        error[i] = value - prediction[i]", "activity[i] = value\n        error[i] = prediction[i] - value"),
+    joined("value = rest * target[i] + share * output[i]", "value = share * target[i] + rest * output[i]"),
+    together("        if mix == 0:\n            self.copy(target, activity)", "        if mix == 1:\n            self.copy(target, activity)"),
+    together("        refuse_scattered(weight)\n        rates, error", "        rates, error"),
+    placed("weight, bias = unit.weight, bias.copy()", "weight = unit.weight"),
+    predictor("synapses.settled(weight)", "weight"),
     table("        self._arrange()\n        self._put(columns, copy)", "        self._put(columns, copy)"),
     table("        self._arrange()\n        new =", "        new ="),
     table("self._bytes_taken + self._room * self._row_bytes >=", "self._bytes_taken >"),
