@@ -5,12 +5,14 @@ Numba compiles them on first use and keeps the result on disk, so that a machine
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from pcsim.kernels import Array
 from pcsim.kernels.compiler import Function, jit
+
+Number: TypeAlias = Any  # of an array, in its own precision
 
 # Sums may be reordered for vector instructions; NaN and infinity keep their meaning: runs look for them.
 FAST = {"reassoc", "contract", "arcp", "nsz"}
@@ -186,6 +188,34 @@ def rectify(values: Array, leak: float, out: Array) -> None:
 
 
 @compiled
+def relaxed(
+    value: Number,
+    error: Number,
+    feedback: Number,
+    k: Number,
+    own: Number,
+    cost: Number,
+    leak: Number,
+    lowest: Number,
+) -> Number:
+    """Return the new activity of one neuron, equation (2); all are of one type.
+
+    Args:
+        value: ĥ.
+        error: e.
+        feedback: what comes back from above, times γ_{l+1}.
+        k: step size.
+        own: γ_l.
+        cost: γ_l^decay.
+        leak: slope of f below 0.
+        lowest: see `least`.
+    """
+    slope = type(value)(1) if value > 0 else leak
+    drive = slope * (feedback - cost * slope * (lowest if value < lowest else value))
+    return value + k * (drive - own * error)
+
+
+@compiled
 def relax(
     activity: Array,
     error: Array,
@@ -200,10 +230,7 @@ def relax(
     k, own, cost, factor = number(step), number(precision), number(activity_decay), number(leak)
     lowest = least(activity, leak)
     for i in range(activity.size):
-        value = activity[i]
-        slope = number(1) if value > 0 else factor
-        drive = slope * (feedback[i] - cost * slope * (lowest if value < lowest else value))
-        activity[i] = value + k * (drive - own * error[i])
+        activity[i] = relaxed(activity[i], error[i], feedback[i], k, own, cost, factor, lowest)
 
 
 @compiled
@@ -222,12 +249,8 @@ def relax_and_compare(
     k, own, cost, factor = number(step), number(precision), number(activity_decay), number(leak)
     lowest = least(activity, leak)
     for i in range(activity.size):
-        value = activity[i]
-        slope = number(1) if value > 0 else factor
-        drive = slope * (feedback[i] - cost * slope * (lowest if value < lowest else value))
-        value += k * (drive - own * error[i])
-        activity[i] = value
-        error[i] = value - prediction[i]
+        activity[i] = relaxed(activity[i], error[i], feedback[i], k, own, cost, factor, lowest)
+        error[i] = activity[i] - prediction[i]
     return squared_norm(error)
 
 

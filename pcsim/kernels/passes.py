@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pcsim.kernels import Array, Relaxation
 from pcsim.kernels.compiler import Function, jit
-from pcsim.kernels.loops import absolute_sum, compiled, least
+from pcsim.kernels.loops import absolute_sum, compiled, least, relaxed
 from pcsim.kernels.mail import Mail, address_of, block_function, do_blocks, new_mail
 
 Indices = NDArray[np.int64]
@@ -188,9 +188,7 @@ def relax_and_predict_block(operands: tuple[Any, ...], block: int) -> None:
         value, back = activity[neuron], number(0)
         if value > opens:
             back = above * receive(lines[neuron], error_above)
-        slope = number(1) if value > 0 else factor
-        bounded = lowest if value < lowest else value
-        value += k * (slope * (back - cost * slope * bounded) - own * error[neuron])
+        value = relaxed(value, error[neuron], back, k, own, cost, factor, lowest)
         activity[neuron] = value
         rate = value if value > 0 else factor * (lowest if value < lowest else value)
         if rate != 0:
