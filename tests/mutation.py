@@ -217,7 +217,6 @@ BUGS = [
     fusion("found[id(operations[prediction])] = formed", "pass"),
     # two operations in one pass
     fusion("return other if all(_independent(one, operation) for one in passed) else None", "return other"),
-    fusion("and unit.traits.output is not None:", ":"),
     joined("error[i] = activity[i] - prediction[i]", "error[i] = prediction[i] - activity[i]"),
     joined("value = rest * target[i] + share * output[i]", "value = share * target[i] + rest * output[i]"),
     together("        if mix == 0:\n            self.copy(target, activity)", "        if mix == 1:\n            self.copy(target, activity)"),

@@ -97,7 +97,7 @@ def comparisons(program: Program, layers: Sequence[Layer]) -> dict[int, tuple[in
         both: Action
         if isinstance(action, Relax):
             both = RelaxAndCompare(action.step)
-        elif action is Layer.clamp and unit.traits.output is not None:
+        elif action is Layer.clamp:  # the input's, too, which has nothing to compare
             both = Layer.clamp_and_compare
         else:
             continue
