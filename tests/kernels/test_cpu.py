@@ -351,3 +351,15 @@ def test_scattered_weights(scatter, rng):
     unit.weight = weight
     cpu.sgd_step(unit.weight, unit.bias, *ends, 0.1)
     assert np.abs(unit.weight - weight).max() > 1e-3
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_a_hard_clamp_does_not_see_the_prediction(output):
+    """0 · ∞ is NaN: a prediction that has diverged must not reach a clamped activity, compared on the way."""
+    cpu, target = CpuKernels(), np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
+    prediction = np.array([[np.inf, np.nan, 1.0], [0.0, -np.inf, 2.0]])
+    activity, error = np.empty_like(target), np.empty_like(target)
+    said = cpu.clamp_and_compare(target, prediction, output, 0.0, activity, error)
+    assert activity.tolist() == target.tolist()
+    assert not np.isfinite(error).all() or output == "sigmoid"
+    assert said == pytest.approx(cpu.squared_error(error), nan_ok=True)
