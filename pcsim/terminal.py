@@ -201,6 +201,11 @@ def show_machine(machine: Machine) -> None:
         if dtype == "float32":
             table.add_row(product, str(batch), str(inputs), str(outputs), "  ".join(lines))
     console.print(table)
+    console.print(
+        f"measured once and kept, as the choice decides the rounding, in {machine.kept}; "
+        "if the machine was busy then, delete it to measure again",
+        highlight=False,
+    )
     times = ", ".join(f"{threads}: {time:.2f} ms" for threads, time in machine.threads.items())
     console.print(
         f"a large prediction by number of threads: {times}; fastest: --threads {machine.best_threads}"

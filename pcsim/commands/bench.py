@@ -35,7 +35,7 @@ def bench(
         list[str], typer.Option(help="depth or width: growth instead of the paper's network.")
     ] = [],  # noqa: B006
     rounds: Annotated[int, typer.Option(min=1, help="Turns of each contender.")] = 15,
-    burst: Annotated[float, typer.Option(help="Seconds a turn.")] = 0.3,
+    burst: Annotated[float, typer.Option(help="Seconds a turn.", min=0.001)] = 0.3,
     python: Annotated[
         list[str], typer.Option(metavar="FAMILY=PATH", help="Interpreter of a peer, such as pcx=PATH.")
     ] = [],  # noqa: B006

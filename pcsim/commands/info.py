@@ -36,8 +36,10 @@ def info(
 
 def _show_this_machine(as_json: bool) -> None:
     from pcsim.experiments.machine import examine
+    from pcsim.kernels.backends import check_backend
     from pcsim.terminal import show_machine
 
+    check_backend("cpu")
     found = examine()
     print_json(found.to_dict()) if as_json else show_machine(found)
 

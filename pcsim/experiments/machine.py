@@ -27,6 +27,7 @@ class Machine:
         blas: each loaded BLAS with the core type that it was built or chosen for.
         products: speed of each product, shape and library on one thread, fastest first.
         threads: milliseconds of one 1024 × 1024 prediction of 64 samples, by number of threads.
+        kept: file in which the speeds are kept, and from which they may have come.
     """
 
     processor: str
@@ -35,6 +36,7 @@ class Machine:
     blas: list[str]
     products: list[Measured]
     threads: dict[int, float]
+    kept: str
 
     @property
     def best_threads(self) -> int:
@@ -60,4 +62,5 @@ def examine() -> Machine:
         [f"{one['internal_api']} {one.get('architecture', '')}".strip() for one in threadpool_info()],
         choices.measured,
         time_threads(Network.dense([1024, 1024]), 64),
+        str(choices.path),
     )

@@ -30,8 +30,7 @@ def make_kernels(
     Raises:
         ConfigurationError: an unknown backend, fewer than one thread, no GPU, or a compiler that is off.
     """
-    if name not in BACKENDS:
-        raise ConfigurationError(f"backend '{name}': {nearest(name, BACKENDS)}")
+    check_backend(name)
     if threads < 1:
         raise ConfigurationError(f"threads = {threads}: expected 1 or more")
     if name == "reference":
@@ -39,22 +38,35 @@ def make_kernels(
     if name == "cuda":
         from pcsim.kernels.cuda import CudaKernels
 
+        found = cast("Kernels", CudaKernels())  # its arrays are `DeviceArray`
         say("kernels for the GPU are compiled in the first training step, which takes some seconds")
-        return cast("Kernels", CudaKernels())  # its arrays are `DeviceArray`
-    _need_compiler()
+        return found
     from pcsim.kernels.cpu import CpuKernels
 
     _compile(dtype, say)
     return CpuKernels(threads)
 
 
-def _need_compiler() -> None:
-    import numba
+def check_backend(name: str) -> None:
+    """Look whether a backend can be had, before anything begins that would need it.
 
-    if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
-        raise ConfigurationError(
-            "backend 'cpu': NUMBA_DISABLE_JIT is set, but it must be compiled: unset that, or use 'reference'"
-        )
+    Raises:
+        ConfigurationError: an unknown one, no GPU, or a compiler that is off.
+    """
+    if name not in BACKENDS:
+        raise ConfigurationError(f"backend '{name}': {nearest(name, BACKENDS)}")
+    if name == "cuda":
+        from pcsim.kernels.cuda import CudaKernels
+
+        CudaKernels()
+    if name == "cpu":
+        import numba
+
+        if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+            raise ConfigurationError(
+                "backend 'cpu': NUMBA_DISABLE_JIT is set, but it must be compiled: "
+                "unset that, or use 'reference'"
+            )
 
 
 def _compile(dtype: str, say: Callable[[str], None]) -> None:

@@ -239,13 +239,14 @@ class Choices:
 
     Attributes:
         measured: lines of the self-test, those from the file included.
+        path: of the file.
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        self._path = path or cache_folder() / "products.json"
+        self.path = path or cache_folder() / "products.json"
         self._chosen: dict[Key, Provider] = {}
         self._providers: dict[str, Provider] = {}
-        self.measured: list[Measured] = load(self._path, machine(), self.names)
+        self.measured: list[Measured] = load(self.path, machine(), self.names)
 
     def provider(self, name: str) -> Provider:
         """Return a provider by name; torch is loaded only if it is asked for."""
@@ -270,11 +271,11 @@ class Choices:
         if batch * inputs * outputs < WORTH_A_TEST:
             return self.provider("pcsim")
         if not self._lines(key):  # another process may have found it meanwhile
-            self._take(load(self._path, machine(), self.names))
+            self._take(load(self.path, machine(), self.names))
         if not self._lines(key):
             providers = [self.provider(name) for name in self.names]
             found = measure(product, batch, inputs, outputs, providers, dtype)
-            self._take(keep(self._path, machine(), self.names, found))
+            self._take(keep(self.path, machine(), self.names, found))
         return self.provider(self._lines(key)[0].provider)
 
     def _lines(self, key: Key) -> list[Measured]:

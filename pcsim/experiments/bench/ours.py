@@ -13,11 +13,10 @@ from pcsim.engine.event import EventEngine
 from pcsim.engine.fast import FastEngine
 from pcsim.engine.observer import Observer, Statistics
 from pcsim.engine.threads import suited_threads
-from pcsim.errors import ConfigurationError, nearest
 from pcsim.experiments.bench.contestant import BATCHES, Samples
 from pcsim.experiments.bench.plan import Contender, Workload
 from pcsim.hardware.clock import unit
-from pcsim.kernels.backends import BACKENDS, make_kernels
+from pcsim.kernels.backends import make_kernels
 from pcsim.learning import MQ, SGD, Adam, LearningRule
 from pcsim.network.network import Network
 from pcsim.schedule.program import Program, Schedule
@@ -100,17 +99,6 @@ def program_of(workload: Workload, iterations: int, network: Network | None = No
 def network_of(workload: Workload) -> Network:
     """Return the network that is trained."""
     return Network.of(workload.layers) if workload.layers else Network.dense(workload.sizes)
-
-
-def check_backends(backends: tuple[str, ...]) -> None:
-    """Look before the work begins.
-
-    Raises:
-        ConfigurationError: an unknown backend.
-    """
-    for backend in backends:
-        if backend not in BACKENDS:
-            raise ConfigurationError(f"backend '{backend}': {nearest(backend, BACKENDS)}")
 
 
 def load(contender: Contender) -> None:

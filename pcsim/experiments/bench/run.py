@@ -14,7 +14,7 @@ import numpy as np
 from pcsim.errors import ConfigurationError, nearest
 from pcsim.experiments.bench.contestant import LIBRARIES
 from pcsim.experiments.bench.machine import machine
-from pcsim.experiments.bench.ours import check_backends, program_of
+from pcsim.experiments.bench.ours import program_of
 from pcsim.experiments.bench.plan import (
     BASELINE,
     CONV_TARGETS,
@@ -41,6 +41,7 @@ from pcsim.experiments.bench.report import (
     Sweep,
     power_law,
 )
+from pcsim.kernels.backends import check_backend
 
 Tell = Callable[[str], None]
 Facts = Mapping[Contender, Mapping[str, Any]]
@@ -119,7 +120,8 @@ def _check(
     if not 0 < burst_seconds < float("inf"):
         raise ConfigurationError(f"burst seconds = {burst_seconds}: expected a value above 0")
     own = {c.backend for case in cases for c in case.contenders if c.family == "pcsim"}
-    check_backends((*backends, *sorted(own)))
+    for backend in dict.fromkeys((*backends, *sorted(own))):
+        check_backend(backend)
     for family, python in interpreters.items():
         if family not in LIBRARIES:
             raise ConfigurationError(f"interpreter of '{family}': {nearest(family, LIBRARIES)}")
@@ -234,9 +236,12 @@ def _gflops(multiplications: int, milliseconds: float) -> float:
 
 
 def _limit(contender: Contender, workload: Workload, products: Sequence[Product]) -> float | None:
-    """Return the milliseconds that the products of this step take at best; None if not all are known."""
+    """Return the milliseconds that the products of this step take at best; None if not all are known.
+
+    Of single samples they bound nothing: those do without the weights of silent neurons, as no library can.
+    """
     fastest = {product.name: min(product.milliseconds.values()) for product in products}
-    if not fastest:
+    if not fastest or workload.batch == 1:
         return None
     if contender.family == "pcsim":
         program = program_of(workload, contender.iterations)
