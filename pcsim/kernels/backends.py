@@ -71,7 +71,7 @@ def check_backend(name: str) -> None:
 
 def _compile(dtype: str, say: Callable[[str], None]) -> None:
     """Compile the loops, or load them from disk; a marker beside them tells whether they are all there."""
-    from pcsim.kernels import blocked, conv_loops, loops, mail, passes
+    from pcsim.kernels import blocked, conv_loops, elementwise, loops, mail, passes
     from pcsim.kernels.compiler import code_folder
 
     folder = code_folder()
@@ -82,6 +82,7 @@ def _compile(dtype: str, say: Callable[[str], None]) -> None:
     start = time.perf_counter()
     mail.compile_all()
     loops.compile_all(dtype)
+    elementwise.compile_all(dtype)
     blocked.compile_all(dtype)
     conv_loops.compile_all(dtype)
     passes.compile_all(dtype)

@@ -37,6 +37,7 @@ SOURCES = (
     "kernels/compiler.py",
     "kernels/conv_loops.py",
     "kernels/crew.py",
+    "kernels/elementwise.py",
     "kernels/loops.py",
     "kernels/mail.py",
     "kernels/passes.py",

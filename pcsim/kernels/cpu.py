@@ -16,7 +16,17 @@ import numpy as np
 
 from pcsim.architecture import ConvLayer
 from pcsim.errors import ShapeError
-from pcsim.kernels import ActivationName, Array, OutputName, loops, online, passes, products, reference
+from pcsim.kernels import (
+    ActivationName,
+    Array,
+    OutputName,
+    elementwise,
+    loops,
+    online,
+    passes,
+    products,
+    reference,
+)
 from pcsim.kernels.cpu_conv import CpuConvolution
 from pcsim.kernels.crew import Crew, one_thread_a_library
 from pcsim.kernels.dense import DenseSynapses
@@ -90,7 +100,8 @@ class CpuKernels(AddingSteps):
             and values.flags.c_contiguous
             and neuron_by_neuron(out)
         ):
-            loops.turn_over(values, out.T)
+            blocks = elementwise.number_of_blocks(values.size)
+            self.crew.share(elementwise.turn_over, values.size * elementwise.WORK, values, out.T, blocks)
         else:
             out[...] = values
 
@@ -149,9 +160,9 @@ class CpuKernels(AddingSteps):
     def compare(self, activity: Array, prediction: Array, out: Array) -> float:
         """e_l = ĥ_l − p_l; return ½‖e_l‖² as `squared_error` would, while the error is in cache."""
         into = flat(out)
-        norm = loops.compare(flat(activity), flat(prediction), into)
+        norm = elementwise.COMPARE(self.crew, flat(activity), flat(prediction), into)
         put_back(into, out)
-        return 0.5 * float(norm) / len(out)
+        return 0.5 * norm / len(out)
 
     def feedback(self, error_above: Array, weight: Array, precision_above: float, out: Array) -> None:
         """W_lᵀ γ_{l+1} e_{l+1}, before the gate f'(ĥ_l)."""
@@ -178,7 +189,8 @@ class CpuKernels(AddingSteps):
             reference.relax(activity, error, feedback, activation, step, precision, activity_decay)
             return
         into = flat(activity)
-        loops.relax(into, flat(error), flat(feedback), step, precision, activity_decay, leak)
+        constants = step, precision, activity_decay, leak
+        elementwise.RELAX(self.crew, into, flat(error), flat(feedback), *constants)
         put_back(into, activity)
 
     def relax_and_compare(
@@ -199,10 +211,11 @@ class CpuKernels(AddingSteps):
             return self.compare(activity, prediction, error)
         moved, formed = flat(activity), flat(error)
         constants = step, precision, activity_decay, leak
-        norm = loops.relax_and_compare(moved, formed, flat(feedback), flat(prediction), *constants)
+        back, expected = flat(feedback), flat(prediction)
+        norm = elementwise.RELAX_AND_COMPARE(self.crew, moved, formed, back, expected, *constants)
         put_back(moved, activity)
         put_back(formed, error)
-        return 0.5 * float(norm) / len(error)
+        return 0.5 * norm / len(error)
 
     def clamp_and_compare(
         self,
@@ -355,7 +368,7 @@ class CpuKernels(AddingSteps):
         if leak is None:
             return by_neuron(reference.activate(activation, activity))
         rates = self.scratch("rates", given.shape, given.dtype)
-        loops.rectify(given.ravel(), leak, rates.ravel())
+        elementwise.RECTIFY(self.crew, given.ravel(), leak, rates.ravel())
         return rates
 
     def provider(self, product: str, batch: int, weight: Array) -> products.Provider:

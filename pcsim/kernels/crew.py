@@ -48,7 +48,7 @@ class Crew:
 
     def _begin(self) -> None:
         """Start without helpers; threads come with the first pass."""
-        self._mail, self._calling = mail.new_mail(), threading.Lock()
+        self._mail, self._calling = mail.new_mail(self.threads), threading.Lock()
         self._called: list[Future[None]] = []
         self._pool = (
             ThreadPoolExecutor(self.threads - 1, initializer=one_thread_a_library)
@@ -87,7 +87,7 @@ class Crew:
             self._called = called
             self._mail[mail.AWAKE], self._mail[mail.LEAVE] = helpers, 0
             while len(called) < helpers:
-                called.append(pool.submit(mail.help_out, self._mail, patience))
+                called.append(pool.submit(mail.help_out, self._mail, patience, len(called) + 1))
         except RuntimeError:  # the interpreter shuts down, or there are too many threads: go on alone
             mail.expect(self._mail, len(called) - helpers)
         except BaseException:

@@ -115,12 +115,12 @@ def adam(
 
 
 @compiled
-def turn_over(values: Array, out: Array) -> None:
-    """Out = valuesᵀ; (batch, n) → (n, batch), by blocks that stay in cache, four samples at a time."""
-    batch, neurons = values.shape
+def turn_over(values: Array, out: Array, begin: int, end: int) -> None:
+    """Out = valuesᵀ for some neurons; (batch, n) → (n, batch), by blocks in cache, four samples at a time."""
+    batch = len(values)
     whole = batch - batch % 4
-    for first in range(0, neurons, BLOCK):
-        last = min(first + BLOCK, neurons)
+    for first in range(begin, end, BLOCK):
+        last = min(first + BLOCK, end)
         for sample in range(0, whole, 4):
             one, two, three, four = (
                 values[sample],
@@ -328,12 +328,9 @@ def compile_all(dtype: str) -> None:
         update_bias(row, sent, number)
         add_scaled(row, sent_row, number)
         sum_samples(sent, row)
-        turn_over(sent, table.copy())
-        compare(row, sent_row, row.copy())
         copy_and_count(sent_row, row.copy())
         soft_clamp(row, sent_row, number, row.copy())
         clamp_and_compare(sent_row, row.copy(), number, row.copy(), row.copy())
-        relax_and_compare(row.copy(), row.copy(), row.copy(), sent_row, *(number,) * 4)
         squared_norm(sent_row)
         absolute_sum(sent_row)
         softmax(sent, table.copy())
@@ -345,5 +342,3 @@ def compile_all(dtype: str) -> None:
     update(table, table.copy(), number)
     adam(row, row.copy(), row.copy(), row.copy(), AdamConstants(*(number,) * 7))
     scaled_copy(row, number, row)
-    rectify(row, number, row.copy())
-    relax(row, row.copy(), row.copy(), *(number,) * 4)

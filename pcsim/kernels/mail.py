@@ -1,8 +1,11 @@
 """How a thread shares a pass over memory with those that are awake: compiled code and a few shared words.
 
-A pass has blocks. Whoever has the pass posts it, and takes block after block; others that are awake take some
-of them, too. It waits only for blocks that were begun: nobody waits for a thread to come, and one that the
-operating system has stopped, because another process wants its processor, holds up one block at most.
+A pass has blocks. Whoever has the pass posts it: each thread gets a share of the blocks, takes one after the
+other, and then those that others have left. The same blocks of the next pass are the same thread's again, so
+that it finds in its own cache what it has written: cores that share no cache take longer to get it from each
+other than for most passes. Who has posted waits only for blocks that were begun: nobody waits for a thread to
+come, and one that the operating system has stopped, because another process wants its processor, holds up one
+block at most.
 """
 
 from __future__ import annotations
@@ -27,18 +30,21 @@ Builder: TypeAlias = Any  # writes instructions
 Typed: TypeAlias = Any  # Numba's description of an argument
 Generate: TypeAlias = Callable[[Typed, Builder, Typed, Sequence[Value]], Value]
 Mail: TypeAlias = NDArray[np.int64]
+Block: TypeAlias = Any  # the number of a block, of 64 bits
 
-# Words of the mail; those that different threads write lie in different lines of the cache.
-TICKET = 0  # number of the pass, and how many of its blocks nobody has begun
-DONE = 16  # blocks that helpers have done
-AWAKE = 32  # helpers that look for work, or will soon
-ADDRESS, OPERANDS = 48, 49  # of the function that does a block, and of what it wants
-LEAVE = 50  # not 0: helpers go to sleep at once
-BUSY = 51  # not 0: a pass is posted
-GIVE_WAY = 52  # address of the system's function that lets others have the processor, or 0
-WORDS = 64
+# Words of the mail; those that are written at different times lie in different lines of the cache.
+LINE = 16  # words, two lines: processors fetch them in pairs
+DONE = 0  # blocks that helpers have done
+AWAKE = LINE  # helpers that look for work, or will soon
+LEAVE = AWAKE + 1  # not 0: helpers go to sleep at once
+GIVE_WAY = AWAKE + 2  # address of the system's function that lets others have the processor, or 0
+THREADS = AWAKE + 3  # that have shares: whoever posts, and the helpers
+ADDRESS = 2 * LINE  # of the function that does a block
+OPERANDS = ADDRESS + 1  # address of what it wants
+BUSY = ADDRESS + 2  # not 0: a pass is posted
+SHARES = 3 * LINE  # of each thread: number of the pass, first block not begun, end of its blocks
 
-BLOCK_BITS = 8  # of a ticket that count blocks
+BLOCK_BITS = 8  # of a share that are a block
 MOST_BLOCKS = (1 << BLOCK_BITS) - 1
 TRIALS, TRIAL = 10, 1000  # of the length of a moment, and moments of each
 LONGEST_MOMENT = 1e-6  # seconds; a pause takes a tenth of it on any processor
@@ -193,19 +199,75 @@ def wait(mail: Mail, turn: int) -> None:
 
 
 @compiled
-def help_out(mail: Mail, patience: int) -> None:
-    """Take blocks of passes until none has come for so many moments, or all are to leave."""
+def give_out(mail: Mail, blocks: int) -> None:
+    """Give each thread its share of the blocks of a new pass."""
+    threads = mail[THREADS]
+    for thread in range(threads):
+        word = SHARES + LINE * thread
+        first, end = (
+            -(-blocks * thread // threads),
+            -(-blocks * (thread + 1) // threads),
+        )  # who posts has some
+        number = (read(mail, word) >> (2 * BLOCK_BITS)) + 1
+        write(mail, word, (((number << BLOCK_BITS) + first) << BLOCK_BITS) + end)
+
+
+@compiled
+def take(mail: Mail, thread: int, last: bool) -> Block:
+    """Return the first or the last block of a thread's share that nobody has begun; −1 if there is none."""
+    word = SHARES + LINE * thread
+    while True:
+        share = read(mail, word)
+        first, end = (share >> BLOCK_BITS) & MOST_BLOCKS, share & MOST_BLOCKS
+        if first == end:
+            return -1
+        if swap(mail, word, share, share - 1 if last else share + (1 << BLOCK_BITS)):
+            return end - 1 if last else first
+
+
+@compiled
+def do_some(mail: Mail, function: int, operands: int, thread: int) -> int:
+    """Do the blocks of one's share, then the last ones of others; return how many it were.
+
+    Args:
+        mail: where a pass may be posted.
+        function: address of what does a block; 0 if whoever asks does not know, and finds it in the mail.
+        operands: of the function.
+        thread: who asks.
+    """
+    count, threads = 0, mail[THREADS]
+    for turn in range(threads):
+        other = (thread + turn) % threads
+        block = take(mail, other, turn != 0)
+        while block >= 0:
+            if function != 0:
+                do(function, operands, block)
+            else:  # it is read after the block is taken: only then does the pass not end
+                do(read(mail, ADDRESS), read(mail, OPERANDS), block)
+                add(mail, DONE, 1)
+            count += 1
+            block = take(mail, other, turn != 0)
+    return count
+
+
+@compiled
+def help_out(mail: Mail, patience: int, thread: int) -> None:
+    """Take blocks of passes until none has come for so many moments, or all are to leave.
+
+    Args:
+        mail: where passes are posted.
+        patience: in moments.
+        thread: whose share is looked at, 1 for the first helper.
+    """
     turn = 0
     while turn < patience and read(mail, LEAVE) == 0:
-        ticket = read(mail, TICKET)
-        left = ticket & MOST_BLOCKS
-        if left == 0:
+        share = read(mail, SHARES + LINE * thread)
+        if share & MOST_BLOCKS != (share >> BLOCK_BITS) & MOST_BLOCKS:
+            do_some(mail, 0, 0, thread)
+            turn = 0
+        else:
             turn += 1
             wait(mail, turn)
-        elif swap(mail, TICKET, ticket, ticket - 1):
-            do(read(mail, ADDRESS), read(mail, OPERANDS), left - 1)
-            add(mail, DONE, 1)
-            turn = 0
     add(mail, AWAKE, -1)
 
 
@@ -232,18 +294,12 @@ def do_blocks(mail: Mail, function: int, operands: int, blocks: int) -> bool:
         for block in range(blocks):
             do(function, operands, block)
         return awake
-    # Nobody looks at these until the ticket says so, and all who had the ticket before are done.
+    # Nobody looks at these before a block is taken, and all blocks of the pass before are done.
     write(mail, ADDRESS, function)
     write(mail, OPERANDS, operands)
     write(mail, DONE, 0)
-    write(mail, TICKET, (((read(mail, TICKET) >> BLOCK_BITS) + 1) << BLOCK_BITS) + blocks)
-    others, left = blocks, blocks
-    while left != 0:
-        ticket = read(mail, TICKET)
-        left = ticket & MOST_BLOCKS
-        if left != 0 and swap(mail, TICKET, ticket, ticket - 1):
-            do(function, operands, left - 1)
-            others -= 1
+    give_out(mail, blocks)
+    others = blocks - do_some(mail, function, operands, 0)
     turn = 0
     while read(mail, DONE) != others:
         turn += 1
@@ -252,10 +308,10 @@ def do_blocks(mail: Mail, function: int, operands: int, blocks: int) -> bool:
     return True
 
 
-def new_mail() -> Mail:
+def new_mail(threads: int = 1) -> Mail:
     """Return the mail of a crew that is asleep."""
-    mail = np.zeros(WORDS, np.int64)
-    mail[GIVE_WAY] = _system_call()
+    mail = np.zeros(SHARES + LINE * threads, np.int64)
+    mail[GIVE_WAY], mail[THREADS] = _system_call(), threads
     return mail
 
 
@@ -265,12 +321,13 @@ def moments(seconds: float) -> int:
     Nobody gives way meanwhile, and the shortest of some trials counts, each of which takes less than a turn
     on a processor that others want, too.
     """
-    mail = np.zeros(WORDS, np.int64)
-    help_out(mail, 1)
+    mail = new_mail()
+    mail[GIVE_WAY] = 0
+    help_out(mail, 1, 0)
     shortest = LONGEST_MOMENT * TRIAL
     for _ in range(TRIALS):
         start = time.perf_counter()
-        help_out(mail, TRIAL)
+        help_out(mail, TRIAL, 0)
         shortest = min(shortest, time.perf_counter() - start)
     return int(TRIAL * seconds / shortest)
 
@@ -279,7 +336,7 @@ def compile_all() -> None:
     """Compile, or load from disk, what nobody else calls before helpers are needed."""
     mail = new_mail()
     expect(mail, 1)
-    help_out(mail, 1)
+    help_out(mail, 1, 0)
 
 
 def _system_call() -> int:

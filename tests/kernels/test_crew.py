@@ -60,6 +60,43 @@ def test_every_block_once(threads, blocks, rounds):
     assert (passes(Crew(threads), 300, blocks, rounds) == 300).all()
 
 
+@given(
+    threads=st.integers(1, 9),
+    blocks=st.integers(1, mail.MOST_BLOCKS),
+    looks=st.lists(st.tuples(st.integers(0, 8), st.booleans()), max_size=600),
+)
+@settings(max_examples=100, deadline=None)
+def test_shares(threads, blocks, looks):
+    """In whatever order threads take from their own share and from others', every block is taken once."""
+    post = mail.new_mail(threads)
+    for _ in range(2):  # of the second pass, too: its shares replace what is left of the first
+        mail.give_out(post, blocks)
+        found = [mail.take(post, thread, last) for thread, last in looks if thread < threads]
+        taken = [block for block in found if block >= 0]
+        assert len(set(taken)) == len(taken)
+        for thread in range(threads):
+            while (block := mail.take(post, thread, False)) >= 0:
+                taken.append(block)
+        assert sorted(taken) == list(range(blocks))
+
+
+def test_a_thread_keeps_its_blocks():
+    """What a thread has written lies in its own cache: it begins with its own blocks, others with the last."""
+    post = mail.new_mail(3)
+    for _ in range(2):
+        mail.give_out(post, 10)
+        assert [mail.take(post, 0, False) for _ in range(5)] == [0, 1, 2, 3, -1]
+        assert [mail.take(post, 1, False), mail.take(post, 1, True), mail.take(post, 1, False)] == [4, 6, 5]
+        assert [mail.take(post, 2, True) for _ in range(4)] == [9, 8, 7, -1]
+
+
+def test_who_posts_has_something_to_do():
+    """Of fewer blocks than threads, the first is for the thread that is there already."""
+    post = mail.new_mail(8)
+    mail.give_out(post, 3)
+    assert mail.take(post, 0, False) == 0
+
+
 def test_helpers_help():
     """The tests here would pass if one thread did everything."""
     crew = Crew(2)
