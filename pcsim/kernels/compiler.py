@@ -32,6 +32,7 @@ SOURCES = (
     "engine/mesh/kernels.py",
     "engine/mesh/plan.py",
     "engine/timing_kernels.py",
+    "experiments/bench/exchange.py",
     "kernels/__init__.py",
     "kernels/blocked.py",
     "kernels/compiler.py",

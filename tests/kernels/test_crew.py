@@ -81,7 +81,7 @@ def test_shares(threads, blocks, looks):
 
 
 def test_a_thread_keeps_its_blocks():
-    """What a thread has written lies in its own cache: it begins with its own blocks, others with the last."""
+    """What a thread has written lies in its cache: it begins with its own blocks, others with the last."""
     post = mail.new_mail(3)
     for _ in range(2):
         mail.give_out(post, 10)

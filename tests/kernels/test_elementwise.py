@@ -1,5 +1,7 @@
 """Passes over activities: threads that share one change no bit, and lose no number."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -73,7 +75,7 @@ def test_blocks_are_whole_lines_without_gaps(size, blocks):
     edges = [elementwise.edges(size, blocks, block) for block in range(blocks)]
     assert edges[0][0] == 0
     assert edges[-1][1] == size
-    assert all(one[1] == next_one[0] for one, next_one in zip(edges, edges[1:], strict=False))
+    assert all(one[1] == next_one[0] for one, next_one in pairwise(edges))
     assert all(first % 16 == 0 for first, _ in edges)
 
 

@@ -27,6 +27,18 @@ REST_LOOK, REST_SHARE, REST_MOST = 0.01, 0.02, 1.0  # seconds, share of a proces
 PATIENCE = 10.0  # seconds for a worker to leave
 
 
+def processors(threads: int) -> list[int]:
+    """Return the numbers of the processors that workers are bound to.
+
+    Raises:
+        ConfigurationError: fewer processors than threads.
+    """
+    cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(threads))
+    if threads > len(cpus):
+        raise ConfigurationError(f"threads = {threads}: expected at most {len(cpus)}, the processors here")
+    return cpus[-threads:]
+
+
 def environment(threads: int) -> dict[str, str]:
     """Return a worker's environment: so many threads, on processors of its own choice's number.
 
@@ -36,12 +48,10 @@ def environment(threads: int) -> dict[str, str]:
     Raises:
         ConfigurationError: fewer processors than threads.
     """
-    cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(threads))
-    if threads > len(cpus):
-        raise ConfigurationError(f"threads = {threads}: expected at most {len(cpus)}, the processors here")
+    cpus = processors(threads)
     chosen = {name: value for name, value in os.environ.items() if name not in UNWANTED}
     chosen |= dict.fromkeys(THREADS, str(threads))
-    chosen[CPUS] = ",".join(map(str, cpus[-threads:]))
+    chosen[CPUS] = ",".join(map(str, cpus))
     chosen["JAX_PLATFORMS"] = "cpu"
     # An interpreter of another environment finds pcsim here; its own packages come from its own folders.
     root = str(Path(pcsim.__file__).parents[1])

@@ -130,6 +130,8 @@ class CaseReport:
         comparisons: ratios with targets.
         foreign_processors: how many processors others kept busy during the rounds, on average; None if
             the system does not tell. Above about 0.1 the times are not to be trusted.
+        exchange_nanoseconds: that a line of the cache takes from the first processor to the last and back,
+            over rounds; None on one thread, or if the system does not let us measure.
     """
 
     workload: Workload
@@ -139,6 +141,7 @@ class CaseReport:
     fastest_gflops: float | None
     comparisons: tuple[Comparison, ...]
     foreign_processors: float | None
+    exchange_nanoseconds: Spread | None
 
 
 @dataclass(frozen=True)

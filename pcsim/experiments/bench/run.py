@@ -13,6 +13,7 @@ import numpy as np
 
 from pcsim.errors import ConfigurationError, nearest
 from pcsim.experiments.bench.contestant import LIBRARIES
+from pcsim.experiments.bench.exchange import exchange_nanoseconds
 from pcsim.experiments.bench.machine import machine
 from pcsim.experiments.bench.ours import program_of
 from pcsim.experiments.bench.plan import (
@@ -28,7 +29,7 @@ from pcsim.experiments.bench.plan import (
     sweep_contenders,
     sweep_workloads,
 )
-from pcsim.experiments.bench.pool import Pool
+from pcsim.experiments.bench.pool import Pool, processors
 from pcsim.experiments.bench.products import product_multiplications, product_names
 from pcsim.experiments.bench.report import (
     BenchReport,
@@ -146,7 +147,13 @@ class _Race:
         with Pool(case.contenders, workload.threads, self.interpreters) as pool:
             prepared = self._prepare(pool, workload)
             foreign, start = pool.foreign_seconds(), time.monotonic()
-            turns = self._turns(pool, prepared)
+            ends, exchanges = processors(workload.threads), list[float]()
+
+            def look() -> None:
+                taken = exchange_nanoseconds(ends[0], ends[-1])
+                exchanges.extend([] if taken is None else [taken])
+
+            turns = self._turns(pool, prepared, look)
             foreign_processors = _rate(foreign, pool.foreign_seconds(), time.monotonic() - start)
             finished = pool.ask_all("finish")
             absent = dict(pool.absent)
@@ -160,6 +167,7 @@ class _Race:
             max((product.gflops for product in products), default=None),
             _comparisons(workload, present),
             foreign_processors,
+            Spread.of(exchanges) if exchanges else None,
         )
 
     def sweep(self, kind: str, plan: Mapping[int, Workload], contenders: Sequence[Contender]) -> Sweep:
@@ -191,14 +199,17 @@ class _Race:
             raise BenchError(f"nobody could run {workload.title}; {reason[0]}: {reason[1]}")
         return prepared
 
-    def _turns(self, pool: Pool, prepared: Facts) -> dict[Contender, Turns]:
-        """Let each worker in turn work for a burst, in another order every round."""
+    def _turns(
+        self, pool: Pool, prepared: Facts, look: Callable[[], None] = lambda: None
+    ) -> dict[Contender, Turns]:
+        """Let each worker in turn work for a burst, in another order every round that begins with a look."""
         turns = {
             contender: Turns(max(1, round(self.burst_seconds / facts["seconds"])))
             for contender, facts in prepared.items()
         }
         for number in range(self.rounds):
             self.tell(f"round {number + 1} of {self.rounds}")
+            look()
             workers = list(pool.workers)
             for index in self.rng.permutation(len(workers)).tolist():
                 worker = workers[index]

@@ -12,6 +12,7 @@ from pcsim.experiments.bench.trace import TraceReport
 
 WIDTH, NOTHING, MEGA = 100, "–", 1e6
 QUIET = 0.1  # processors that others may keep busy
+MOVED = 1.6  # times as long an exchange takes between processors that share no cache, at least
 LEGEND = (
     "ratio: to PyTorch's backprop with SGD, median over rounds. % of limit: the time that the step's\n"
     "products take by themselves, each by its fastest provider, in the step's time. held: peak of arrays\n"
@@ -102,11 +103,24 @@ def _show_case(case: CaseReport, out: Console) -> None:
             "the times are not to be trusted",
             highlight=False,
         )
+    if case.exchange_nanoseconds is not None:
+        out.print(_exchanges(case.exchange_nanoseconds), highlight=False)
     for name, reason in case.absent.items():
         out.print(f"absent: {name}: {reason}", highlight=False, markup=False)
     for score in case.scores:
         if not score.finite:
             out.print(f"[red]diverged[/]: {score.name}; its time may mean nothing", highlight=False)
+
+
+def _exchanges(nanoseconds: Spread) -> str:
+    """Say how far the processors were from each other."""
+    found = f"from processor to processor and back: {nanoseconds.median:.0f} ns"
+    if nanoseconds.maximum < MOVED * nanoseconds.minimum:
+        return found
+    return (
+        f"{found}, [yellow]from {nanoseconds.minimum:.0f} to {nanoseconds.maximum:.0f}[/]: they were moved, "
+        "so that in some rounds\nthey shared no cache; times of several threads are a mixture"
+    )
 
 
 def _score_table(case: CaseReport) -> Table:
