@@ -98,6 +98,8 @@ steps, loops = of("kernels/steps.py", CPU), of("kernels/loops.py", CPU)
 joined, together = of("kernels/loops.py", FUSION), of("kernels/cpu.py", FUSION, CPU)
 placed, predictor = of("network/network.py", ONLINE), of("network/predictor.py", ONLINE)
 layout = of("kernels/layout.py", CPU)
+elementwise = of("kernels/elementwise.py", "tests/kernels/test_elementwise.py")
+exchange = of("experiments/bench/exchange.py", "tests/benchmarks/test_bench_exchange.py")
 convolution, conv_loops = of("kernels/reference_conv.py", CONV), of("kernels/conv_loops.py", CONV)
 cpu_conv, connection = of("kernels/cpu_conv.py", CONV), of("network/connection.py", NETWORK)
 conv_network = of("network/network.py", "tests/network/test_conv.py", CONV_ENGINES)
@@ -124,6 +126,21 @@ BUGS = [
     mail("    add(mail, AWAKE, -1)", "    add(mail, AWAKE, 0)"),
     mail("        give_way(mail[GIVE_WAY])", "        pass"),
     mail("    while read(mail, DONE) != others:", "    while read(mail, DONE) > others:"),
+    mail("share - 1 if last else share +", "share - 1 if not last else share +"),
+    mail("return end - 1 if last else first", "return end - 1"),
+    mail("        block = take(mail, other, turn != 0)\n        while", "        block = take(mail, other, False)\n        while"),
+    mail("        other = (thread + turn) % threads", "        other = thread"),
+    mail("            do_some(mail, 0, 0, thread)", "            do_some(mail, 0, 0, 0)"),
+    mail("-(-blocks * thread // threads), -(-blocks * (thread + 1) // threads)", "blocks * thread // threads, blocks * (thread + 1) // threads"),
+    mail("(read(mail, word) >> (2 * BLOCK_BITS)) + 1", "0"),
+    crew("patience, len(called) + 1)", "patience, 1)"),
+    elementwise("        norms[0] += norms[block]", "        norms[0] = norms[block]"),
+    elementwise("return first - first % 16, last - last % 16 if", "return first, last if"),
+    elementwise("last - last % 16 if block + 1 < blocks else size", "last - last % 16"),
+    elementwise("    sum_up(norms)\n", "", times=2),
+    elementwise("if values.size < 2 * BLOCK:", "if True:"),
+    elementwise("loops.turn_over(values, out, first, last)", "loops.turn_over(values, out, 0, len(out))"),
+    exchange("                write(mail, GONE, 1)\n", ""),
     layout("if not neuron_by_neuron(array):", "if neuron_by_neuron(array):"),
     cpu("if precision_above != 1:", "if precision_above > 1:"),
     cpu("(float(loops.squared_norm(self.rates(activation, activity).ravel())) + 1)", "float(loops.squared_norm(self.rates(activation, activity).ravel()))"),
@@ -239,7 +256,7 @@ BUGS = [
     sweeping("{**thread_variables(threads), **SILENT}", "thread_variables(threads)"),
     steps("+ r) + minimum_rate", "+ r)"),
     steps("kept * mean_gradient[0] + (1 - kept) * mean", "(1 - kept) * mean_gradient[0] + kept * mean"),
-    cpu("return 0.5 * float(norm) / len(out)", "return float(norm) / len(out)"),
+    cpu("return 0.5 * norm / len(out)", "return norm / len(out)"),
     loops("count += value != 0", "count += value > 0"),
     clock("self.time_per_byte * size", "self.time_per_byte"),
     clock("self.link_latency.get((source, target), self.latency)", "self.latency"),

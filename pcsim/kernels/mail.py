@@ -204,10 +204,8 @@ def give_out(mail: Mail, blocks: int) -> None:
     threads = mail[THREADS]
     for thread in range(threads):
         word = SHARES + LINE * thread
-        first, end = (
-            -(-blocks * thread // threads),
-            -(-blocks * (thread + 1) // threads),
-        )  # who posts has some
+        # Rounded up: of a few blocks the first thread has some, who posts and is there already.
+        first, end = -(-blocks * thread // threads), -(-blocks * (thread + 1) // threads)
         number = (read(mail, word) >> (2 * BLOCK_BITS)) + 1
         write(mail, word, (((number << BLOCK_BITS) + first) << BLOCK_BITS) + end)
 

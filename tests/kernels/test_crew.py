@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import Future
 
 import numba
 import numpy as np
@@ -124,6 +125,24 @@ def test_nobody_waits_for_a_helper():
     assert not helped(crew)
     free.set()
     busy.result()
+
+
+def test_each_helper_has_a_share_of_its_own():
+    """Two that look at the same share would leave the other to whoever is done first."""
+    crew, asked = Crew(3), []
+
+    class Pool:
+        """Takes down who is called."""
+
+        def submit(self, help_out, post, patience, thread):
+            asked.append(thread)
+            done = Future()
+            done.set_result(None)
+            return done
+
+    crew._pool = Pool()
+    passes(crew, 1)
+    assert asked == [1, 2]
 
 
 def test_small_passes_are_done_alone():

@@ -97,6 +97,32 @@ def test_turn_over(shape, dtype):
         np.testing.assert_array_equal(out, values.T)
 
 
+def test_a_block_turns_over_its_own_neurons(dtype):
+    """If each block did everything the result would be right, and take as long as on one thread."""
+    values, out = np.ones((4, 4 * BLOCK), dtype), np.zeros((4 * BLOCK, 4), dtype)
+    elementwise.turn_over_block((values, out, 4), 1)
+    assert out.sum() == 4 * BLOCK
+    assert (out[BLOCK : 2 * BLOCK] == 1).all()
+
+
+def test_a_large_pass_is_shared(dtype):
+    """All other tests would pass if one thread did everything."""
+
+    class Crowd(Crew):
+        """Counts what is shared."""
+
+        shared = 0
+
+        def share(self, run, work, *operands):
+            self.shared += 1
+            super().share(run, work, *operands)
+
+    for blocks, shared in ((1, 0), (2, 1)):
+        crew = Crowd(2)
+        COMPARE(crew, *operands("compare", blocks * BLOCK, dtype))
+        assert crew.shared == shared
+
+
 def test_a_small_pass_is_the_loop_itself(dtype):
     """Of one sample a layer takes less time than to hand it over: its norm has the loop's own bits."""
     activity, prediction, out = operands("compare", 1024, dtype)
