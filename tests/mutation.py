@@ -129,7 +129,6 @@ BUGS = [
     mail("share - 1 if last else share +", "share - 1 if not last else share +"),
     mail("return end - 1 if last else first", "return end - 1"),
     mail("        block = take(mail, other, turn != 0)\n        while", "        block = take(mail, other, False)\n        while"),
-    mail("        other = (thread + turn) % threads", "        other = thread"),
     mail("            do_some(mail, 0, 0, thread)", "            do_some(mail, 0, 0, 0)"),
     mail("-(-blocks * thread // threads), -(-blocks * (thread + 1) // threads)", "blocks * thread // threads, blocks * (thread + 1) // threads"),
     mail("(read(mail, word) >> (2 * BLOCK_BITS)) + 1", "0"),

@@ -33,6 +33,21 @@ def count(post, done, work, rounds, blocks):
     return do_blocks(post, block_function(count_block, operands), address_of(operands), blocks)
 
 
+@numba.njit(nogil=True)
+def note_block(operands, block):
+    """Write down which block it is."""
+    order, count = operands
+    order[count[0]] = block
+    count[0] += 1
+
+
+@numba.njit(nogil=True)
+def note(post, order, count):
+    """Write down in which order blocks are done."""
+    operands = order, count
+    return do_blocks(post, block_function(note_block, operands), address_of(operands), len(order))
+
+
 def passes(crew, number, blocks=4, rounds=100):
     """Do some passes; return how often each block was done."""
     done, work = np.zeros(blocks, np.int64), np.zeros(blocks)
@@ -89,6 +104,14 @@ def test_a_thread_keeps_its_blocks():
         assert [mail.take(post, 0, False) for _ in range(5)] == [0, 1, 2, 3, -1]
         assert [mail.take(post, 1, False), mail.take(post, 1, True), mail.take(post, 1, False)] == [4, 6, 5]
         assert [mail.take(post, 2, True) for _ in range(4)] == [9, 8, 7, -1]
+
+
+def test_order_of_blocks():
+    """Of others' blocks the last come first: they would have begun those last themselves."""
+    post, order = mail.new_mail(2), np.full(8, -1)
+    mail.expect(post, 1)  # a helper that is on its way
+    assert note(post, order, np.zeros(1, np.int64))
+    assert order.tolist() == [0, 1, 2, 3, 7, 6, 5, 4]
 
 
 def test_who_posts_has_something_to_do():
