@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
-from pcsim.commands import AsJson, DataDir
+from pcsim.commands import GO_ON, AsJson, DataDir, interruptible, print_json
 from pcsim.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -121,7 +121,6 @@ def reproduce(
     if page is not None:
         _to_page(page, runs, reports, cost)
     if as_json:
-        from pcsim.commands import print_json
         from pcsim.commands.analyze import plain
 
         found: dict[str, Any] = {name: report.to_dict() for name, report in reports.items()}
@@ -194,12 +193,8 @@ def _run(plan: dict[str, Wanted], processes: int, threads: int) -> list[dict[str
     wanted = _all(plan)
     if not wanted:
         return []
-    try:
-        with _Bars() as bars:
-            outcomes = run_all(wanted, bars, processes=processes, threads=threads)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; run it again to go on", err=True)
-        raise typer.Exit(130) from None
+    with interruptible(GO_ON), _Bars() as bars:
+        outcomes = run_all(wanted, bars, processes=processes, threads=threads)
     return [
         {"run": job.name, "reason": outcome.reason}
         for job, outcome in outcomes.items()
@@ -210,7 +205,6 @@ def _run(plan: dict[str, Wanted], processes: int, threads: int) -> list[dict[str
 def _list(plan: dict[str, Wanted], as_json: bool) -> None:
     from rich.console import Console
 
-    from pcsim.commands import print_json
     from pcsim.experiments.reproduce.jobs import failure, look
     from pcsim.experiments.reproduce.runs import NO_PIXELS
     from pcsim.terminal import new_table

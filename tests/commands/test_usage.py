@@ -1,4 +1,4 @@
-"""What is wrong with the arguments themselves: one line and exit code 2, whichever command is asked."""
+"""What all commands share: wrong arguments get one line and exit code 2, Ctrl-C a line and 130."""
 
 import sys
 
@@ -50,3 +50,14 @@ def test_nothing_asked_shows_what_there_is(arguments, code, monkeypatch, capsys)
     told = capsys.readouterr()
     assert "Usage: pcsim" in told.out
     assert told.err == ""
+
+
+def test_every_command_says_that_it_was_interrupted(monkeypatch, capsys):
+    """A command without a word of its own must not end as if it had crashed: `pcsim models` has none."""
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pcsim.config.load_model", interrupted)
+    assert call("models", monkeypatch=monkeypatch) == 130
+    assert capsys.readouterr().err == "interrupted\n"
