@@ -98,6 +98,7 @@ def run(
     from pcsim.experiments.experiment import Experiment
     from pcsim.experiments.run import run as run_experiment
     from pcsim.terminal import ProgressBar
+    from pcsim.tracing.target import check_target
     from pcsim.training.loop import check_fit
 
     _check_runs(order, trace, no_trace, checkpoint)
@@ -106,7 +107,9 @@ def run(
     models = load_orders(model, order, with_options(overrides, seed, data_dir))
     paths = [None if no_trace else trace or _usual_place(one, engine) for one in models]
     if not resume:
-        _refuse_existing(paths, force)
+        for path in paths:  # an hour of training must not end at an existing file
+            if path is not None:
+                check_target(path, force)
     if backend != "cpu" or distribution is not None:
         threads = threads or 1  # a self-test is of one process's CPU kernels
     runs = []
@@ -148,13 +151,6 @@ def _check_runs(order: Sequence[str], trace: Path | None, no_trace: bool, checkp
 def _usual_place(model: ModelConfig, engine: EngineChoice) -> Path:
     order = "backprop" if engine is EngineChoice.BACKPROP else model.schedule.order
     return Path("traces") / f"{model.name}-{order}.h5"
-
-
-def _refuse_existing(paths: Sequence[Path | None], force: bool) -> None:
-    """Look before the work begins: an hour of training must not end at an existing file."""
-    for path in paths:
-        if path is not None and path.exists() and not force:
-            raise ConfigurationError(f"{path} exists; pass --force to overwrite it")
 
 
 @contextmanager

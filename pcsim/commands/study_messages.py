@@ -11,6 +11,7 @@ import typer
 
 from pcsim.commands import AsJson, DataDir, Force, Model, Set, Trace, print_json
 from pcsim.errors import ConfigurationError
+from pcsim.places import check_new_folder
 
 if TYPE_CHECKING:
     from pcsim.experiments.messages.study import Summary
@@ -106,12 +107,11 @@ def _refuse(out: Path | None, pictures: Sequence[Path], force: bool) -> None:
     """Refuse to replace pictures that are not this study's own: those beside its rows are drawn again."""
     from pcsim.experiments.messages.study import FILE
 
-    if out is None or (out / FILE).exists() or force:
+    if out is None:
         return
-    if out.exists() and not out.is_dir():
-        raise ConfigurationError(f"{out} is a file: expected a folder; name another one")
+    check_new_folder(out, overwrite=True)
     for path in pictures:
-        if path.exists():
+        if path.exists() and not (force or (out / FILE).exists()):
             raise ConfigurationError(
                 f"{path} exists, but no {FILE} of a study beside it; pass --force to overwrite it"
             )
