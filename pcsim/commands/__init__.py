@@ -38,11 +38,13 @@ def print_json(value: object) -> None:
 
 def with_options(overrides: Sequence[str], seed: int | None, data_dir: Path | None) -> list[str]:
     """Options are overrides too, so that the trace keeps them."""
+    from pcsim.experiments.sweep.settings import as_override
+
     found = list(overrides)
     if seed is not None:
         found.append(f"training.seed={seed}")
     if data_dir is not None:  # in quotes, or a folder named 7 would be a number
-        found.append(f"data.directory={json.dumps(str(data_dir), ensure_ascii=False)}")
+        found.append(as_override("data.directory", str(data_dir)))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -76,7 +77,8 @@ def fetch(name: Name, data_dir: DataDir = None, force: Force = False) -> None:
     for file in files:
         typer.echo(f"verified: {file}")
     if data_dir is not None:
-        typer.echo(f"use it with --data-dir {data_dir}, or PCSIM_DATA={data_dir}")
+        folder = shlex.quote(str(data_dir))
+        typer.echo(f"use it with --data-dir {folder}, or PCSIM_DATA={folder}")
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -264,7 +265,8 @@ def _old_cost(runs: Path) -> tuple[str, dict[str, Any]]:
         return (folder / "cost.md").read_text().strip(), json.loads((folder / "cost.json").read_text())
     except (OSError, ValueError) as error:
         raise ConfigurationError(
-            f"{folder}: no measurement there; run pcsim reproduce cost --runs {runs} without --report-only"
+            f"{folder}: no measurement there; run pcsim reproduce cost --runs {shlex.quote(str(runs))} "
+            "without --report-only"
         ) from error
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pcsim.commands import AsJson, DataDir, Force, Model, Set, Trace, print_json
+from pcsim.commands import AsJson, DataDir, Force, Model, Set, Trace, print_json, with_options
 from pcsim.errors import ConfigurationError
 from pcsim.places import check_new_folder
 
@@ -83,7 +83,9 @@ def messages(
         )
     pictures = [] if out is None else [out / f"messages-{axis}.png" for axis in values]
     _refuse(out, pictures, force)
-    changed = [*overrides, *_own(epochs, data_dir)]
+    changed = with_options(overrides, None, data_dir)
+    if epochs is not None:
+        changed.append(f"training.epochs={epochs}")
     plan = plan_study(model, points(values, _orders(model, order, changed), seeds), changed, out)
     kernels = make_kernels("cpu", _dtype(model, changed))
     with ProgressBar() as bar:
@@ -115,12 +117,6 @@ def _refuse(out: Path | None, pictures: Sequence[Path], force: bool) -> None:
             raise ConfigurationError(
                 f"{path} exists, but no {FILE} of a study beside it; pass --force to overwrite it"
             )
-
-
-def _own(epochs: int | None, data_dir: Path | None) -> list[str]:
-    """Return options as overrides."""
-    found = [] if epochs is None else [f"training.epochs={epochs}"]
-    return found if data_dir is None else [*found, f"data.directory={data_dir}"]
 
 
 def _orders(model: Path, order: Sequence[str], overrides: Sequence[str]) -> list[str]:
