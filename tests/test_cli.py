@@ -305,9 +305,10 @@ def test_version(tmp_path):
 
 
 def test_no_epochs(tmp_path):
-    """Zero epochs is a valid, empty run."""
+    """Zero epochs is a valid, empty run, as an empty trace is of use; it says that it trains nothing."""
     outcome = pcsim("run", DIGITS, "--set", "training.epochs=0", "--json", cwd=tmp_path)
     assert outcome.returncode == 0, outcome.stderr
+    assert "training.epochs = 0: nothing is trained" in outcome.stderr
     assert json.loads(outcome.stdout)[0]["test_accuracy"] is None
     refused("plot", "traces/digits-sequential.h5", "-o", "p.png", cwd=tmp_path, saying=["no recorded"])
 

@@ -116,6 +116,8 @@ def run(
     with ProgressBar() as progress, _telling_what_is_kept(paths):
         for one, path in zip(models, paths, strict=True):
             experiment = Experiment.from_model(one)
+            if not experiment.epochs:
+                typer.echo("training.epochs = 0: nothing is trained", err=True)
             tell_unpriced(experiment.hardware.unpriced)
             check_fit(experiment.network, experiment.dataset, experiment.batch)
             runs.append(
