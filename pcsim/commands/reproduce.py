@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pcsim.experiments.reproduce.report import Report, Wanted
     from pcsim.experiments.reproduce.runs import Outcome
 
+Cost = tuple[str, dict[str, Any]]  # as Markdown and for JSON
+
 
 class TargetChoice(StrEnum):
     """What is reproduced."""
@@ -122,11 +124,7 @@ def reproduce(
     if page is not None:
         _to_page(page, runs, reports, cost)
     if as_json:
-        from pcsim.commands.analyze import plain
-
-        found: dict[str, Any] = {name: report.to_dict() for name, report in reports.items()}
-        found |= {} if cost is None else {"cost": cost[1]}
-        print_json(plain(found | {"failed": failed}))
+        _print_json(reports, cost, failed)
     else:
         _show(reports, cost, runs)
         for one in failed:
@@ -203,6 +201,14 @@ def _run(plan: dict[str, Wanted], processes: int, threads: int) -> list[dict[str
     ]
 
 
+def _print_json(reports: dict[str, Report], cost: Cost | None, failed: list[dict[str, str]]) -> None:
+    from pcsim.commands.analyze import plain
+
+    found: dict[str, Any] = {name: report.to_dict() for name, report in reports.items()}
+    found |= {} if cost is None else {"cost": cost[1]}
+    print_json(plain(found | {"failed": failed}))
+
+
 def _list(plan: dict[str, Wanted], as_json: bool) -> None:
     from rich.console import Console
 
@@ -241,7 +247,7 @@ def _list(plan: dict[str, Wanted], as_json: bool) -> None:
     Console().print(table)
 
 
-def _cost(runs: Path, threads: int, rounds: int) -> tuple[str, dict[str, Any]]:
+def _cost(runs: Path, threads: int, rounds: int) -> Cost:
     """Measure costs, keep them in the folder of runs, and return them as Markdown and for JSON."""
     import json
 
@@ -256,7 +262,7 @@ def _cost(runs: Path, threads: int, rounds: int) -> tuple[str, dict[str, Any]]:
     return text, found
 
 
-def _old_cost(runs: Path) -> tuple[str, dict[str, Any]]:
+def _old_cost(runs: Path) -> Cost:
     """Return what was measured before."""
     import json
 
@@ -270,9 +276,7 @@ def _old_cost(runs: Path) -> tuple[str, dict[str, Any]]:
         ) from error
 
 
-def _to_page(
-    page: Path, runs: Path, reports: dict[str, Report], cost: tuple[str, dict[str, Any]] | None
-) -> None:
+def _to_page(page: Path, runs: Path, reports: dict[str, Report], cost: Cost | None) -> None:
     from pcsim.experiments.reproduce import page as pages
     from pcsim.experiments.reproduce.report import markdown
 
@@ -283,7 +287,7 @@ def _to_page(
         pages.keep(runs / name, page, name)
 
 
-def _show(reports: dict[str, Report], cost: tuple[str, dict[str, Any]] | None, runs: Path) -> None:
+def _show(reports: dict[str, Report], cost: Cost | None, runs: Path) -> None:
     """Print tables, what is missing, and where everything lies."""
     from rich.console import Console
     from rich.text import Text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +14,7 @@ from pcsim.errors import ConfigurationError
 from pcsim.places import check_new_folder
 
 if TYPE_CHECKING:
-    from pcsim.experiments.messages.study import Summary
+    from pcsim.experiments.messages.study import Row, Summary
 
 Values = list[str]
 ALL = "all"
@@ -76,11 +76,7 @@ def messages(
         "reorder": reorder,
         "dead": dead,
     }
-    values = {axis: [part.strip() for part in text.split(",")] for axis, text in given.items() if text}
-    if not values:
-        raise ConfigurationError(
-            "study messages: expected something to vary, such as --threshold 0,0.01 or --loss 0.01"
-        )
+    values = _split(given)
     pictures = [] if out is None else [out / f"messages-{axis}.png" for axis in values]
     _refuse(out, pictures, force)
     changed = with_options(overrides, None, data_dir)
@@ -95,14 +91,32 @@ def messages(
     if out is not None:
         _draw(found, list(values), out)
     if as_json:
-        from dataclasses import asdict
-
-        print_json([asdict(row) | {"share": row.share, "bits_a_value": row.bits_a_value} for row in rows])
+        _print_rows(rows)
         return
     for axis in values:
         _show(axis, [one for one in found if one.axis == axis])
     for path in pictures:
         typer.echo(f"picture: {path}")
+
+
+def _split(given: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the values of each axis that is varied.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    values = {axis: [part.strip() for part in text.split(",")] for axis, text in given.items() if text}
+    if not values:
+        raise ConfigurationError(
+            "study messages: expected something to vary, such as --threshold 0,0.01 or --loss 0.01"
+        )
+    return values
+
+
+def _print_rows(rows: Sequence[Row]) -> None:
+    from dataclasses import asdict
+
+    print_json([asdict(row) | {"share": row.share, "bits_a_value": row.bits_a_value} for row in rows])
 
 
 def _refuse(out: Path | None, pictures: Sequence[Path], force: bool) -> None:
