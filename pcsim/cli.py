@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Never
 
 import typer
 
@@ -37,7 +37,6 @@ from pcsim.errors import PcsimError
 app = typer.Typer(
     name="pcsim",
     cls=FirstScreen,
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -46,6 +45,7 @@ app = typer.Typer(
 
 @app.callback(invoke_without_command=True)
 def start(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
 ) -> None:
     """Event-driven simulator of predictive coding networks."""
@@ -53,6 +53,8 @@ def start(
         from importlib.metadata import version as installed
 
         typer.echo(installed("pcsim"))
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 # In the order in which a newcomer needs them.
@@ -77,12 +79,29 @@ app.add_typer(theory.app, name="theory")
 
 
 def main() -> None:
-    """Run the command line; pcsim's own errors become one line and exit code 2."""
+    """Run the command line; whatever was wrong with the input becomes one line and exit code 2."""
     try:
-        app()
+        # Not standalone: Typer raises what it would draw a frame around.
+        sys.exit(app(prog_name="pcsim", standalone_mode=False))
+    except typer.TyperException as error:
+        _refuse(_usage(error))
     except PcsimError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
+        _refuse(str(error))
     except MemoryError as error:
-        typer.echo(f"error: not enough memory ({error}): expected a smaller network or batch", err=True)
-        sys.exit(2)
+        _refuse(f"not enough memory ({error}): expected a smaller network or batch")
+
+
+def _refuse(message: str) -> Never:
+    """Say what was wrong, if the command has not said it, and leave."""
+    if message:
+        typer.echo(f"error: {message}", err=True)
+    sys.exit(2)
+
+
+def _usage(error: typer.TyperException) -> str:
+    """Return in one line what Typer has against the arguments; nothing where it has shown the help."""
+    message = " ".join(error.format_message().split()).rstrip(".")
+    context: typer.Context | None = getattr(error, "ctx", None)
+    if context is None or not message:
+        return message
+    return f"{context.command_path}: {message}; see {context.command_path} --help"

@@ -179,6 +179,19 @@ def test_existing_traces_are_kept(trained):
     assert (folder / runs[0]["trace"]).read_bytes() == before
 
 
+@pytest.mark.parametrize("force", [[], ["--force"]], ids=["first", "forced"])
+def test_a_folder_is_no_trace_to_overwrite(trained, tmp_path, force):
+    """Whoever is told to pass --force must not then be told that it does not help."""
+    folder, runs = trained
+    (tmp_path / "there.png").mkdir()
+    saying = ["there.png is a folder: expected the name of a file"]
+    refused("run", DIGITS, *QUICK, "--trace", "there.png", *force, cwd=tmp_path, saying=saying)
+    trace = folder / runs[0]["trace"]
+    refused("plot", trace, "-o", "there.png", *force, cwd=tmp_path, saying=saying)
+    refused("export", trace, "--to", "npz", "-o", "there.png", *force, cwd=tmp_path, saying=saying)
+    refused("analyze", trace, "-o", "there.png", *force, cwd=tmp_path, saying=saying)
+
+
 def test_force_spares_foreign_files(tmp_path):
     """--force replaces traces, never something else that happens to bear the name."""
     (tmp_path / "notes.h5").write_text("my notes")
@@ -292,9 +305,10 @@ def test_version(tmp_path):
 
 
 def test_no_epochs(tmp_path):
-    """Zero epochs is a valid, empty run."""
+    """Zero epochs is a valid, empty run, as an empty trace is of use; it says that it trains nothing."""
     outcome = pcsim("run", DIGITS, "--set", "training.epochs=0", "--json", cwd=tmp_path)
     assert outcome.returncode == 0, outcome.stderr
+    assert "training.epochs = 0: nothing is trained" in outcome.stderr
     assert json.loads(outcome.stdout)[0]["test_accuracy"] is None
     refused("plot", "traces/digits-sequential.h5", "-o", "p.png", cwd=tmp_path, saying=["no recorded"])
 

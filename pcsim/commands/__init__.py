@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,6 +28,7 @@ DataDir = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of tables.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")]
 Trace = Annotated[Path, typer.Argument(metavar="TRACE.h5", help="Trace file of a run.")]
+GO_ON = "; run it again to go on"
 
 
 def print_json(value: object) -> None:
@@ -36,11 +38,13 @@ def print_json(value: object) -> None:
 
 def with_options(overrides: Sequence[str], seed: int | None, data_dir: Path | None) -> list[str]:
     """Options are overrides too, so that the trace keeps them."""
+    from pcsim.experiments.sweep.settings import as_override
+
     found = list(overrides)
     if seed is not None:
         found.append(f"training.seed={seed}")
     if data_dir is not None:  # in quotes, or a folder named 7 would be a number
-        found.append(f"data.directory={json.dumps(str(data_dir), ensure_ascii=False)}")
+        found.append(as_override("data.directory", str(data_dir)))
     return found
 
 
@@ -56,3 +60,13 @@ def tell_unpriced(work: tuple[str, ...]) -> None:
     """Say what takes no simulated time only because the machine has no price for it."""
     if work:
         typer.echo(f"takes no time, as it has no price: {', '.join(work)}", err=True)
+
+
+@contextmanager
+def interruptible(tail: str = "") -> Iterator[None]:
+    """Say after Ctrl-C that the command stops, and what then; leave with the exit code that shells expect."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted{tail}", err=True)
+        raise typer.Exit(130) from None

@@ -56,15 +56,14 @@ def analyze(
     Example: `pcsim analyze traces/digits-sequential.h5 --snr 48 -o digits.nc`
     """
     from pcsim.analysis import quantised_snr
+    from pcsim.report.files import refuse_place
     from pcsim.terminal import ProgressBar
     from pcsim.tracing.reader import open_trace
 
-    if out is not None and out.exists() and not force:
-        raise ConfigurationError(f"{out} exists; pass --force to overwrite it")
-    if out is not None and out.resolve() == trace.resolve():
-        raise ConfigurationError(f"{out} is the trace itself: expected another name")
-    if out is not None and not out.parent.is_dir():
-        raise ConfigurationError(f"cannot write {out}: expected an existing folder, '{out.parent}' is none")
+    if out is not None:
+        refuse_place(out, force)
+        if out.resolve() == trace.resolve():
+            raise ConfigurationError(f"{out} is the trace itself: expected another name")
     with open_trace(trace) as reader, ProgressBar() as progress:
         found, missing = _analyses(reader, only, snr, progress)
         if verify and Section.RANGE in found:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pcsim.commands import AsJson, DataDir, Force
+from pcsim.commands import GO_ON, AsJson, DataDir, Force, interruptible, print_json
 from pcsim.errors import DataError
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ def list_sets(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """
     from rich.console import Console
 
-    from pcsim.commands import print_json
     from pcsim.terminal import new_table
     from pcsim.training.datasets.registry import KNOWN, data_root
 
@@ -72,16 +72,13 @@ def fetch(name: Name, data_dir: DataDir = None, force: Force = False) -> None:
     from pcsim.training.datasets.registry import data_root, known_set
 
     known, root = known_set(name), data_root(data_dir)
-    try:
-        with _DownloadBar() as progress:
-            files = fetch_set(known, root, progress, overwrite=force)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; run it again to go on", err=True)
-        raise typer.Exit(130) from None
+    with interruptible(GO_ON), _DownloadBar() as progress:
+        files = fetch_set(known, root, progress, overwrite=force)
     for file in files:
         typer.echo(f"verified: {file}")
     if data_dir is not None:
-        typer.echo(f"use it with --data-dir {data_dir}, or PCSIM_DATA={data_dir}")
+        folder = shlex.quote(str(data_dir))
+        typer.echo(f"use it with --data-dir {folder}, or PCSIM_DATA={folder}")
 
 
 @app.command()
@@ -97,7 +94,6 @@ def info(
 
     Example: `pcsim data info cifar-10`
     """
-    from pcsim.commands import print_json
     from pcsim.training.data import load_dataset
     from pcsim.training.datasets.registry import KNOWN, data_root
 

@@ -1,11 +1,16 @@
-"""What `pcsim --help` shows: a line a command, so that they all fit a terminal of 80 columns, 24 lines."""
+"""The program around its commands: its help is a line a command, and Ctrl-C ends each with a word.
+
+The lines all fit a terminal of 80 columns, 24 lines.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 from typer.core import TyperGroup
+
+from pcsim.commands import interruptible
 
 if TYPE_CHECKING:
     from typer._click import Context, HelpFormatter
@@ -15,6 +20,11 @@ INDENT = 2
 
 class FirstScreen(TyperGroup):
     """The program itself; its commands and groups keep Typer's own help, with room for options."""
+
+    def invoke(self, ctx: Context) -> Any:  # noqa: ANN401 - what Typer says
+        """Run a command; those that keep something when they are interrupted say so themselves."""
+        with interruptible():
+            return super().invoke(ctx)
 
     def format_help(self, ctx: Context, formatter: HelpFormatter) -> None:
         """Write what pcsim is, then each command in the order in which a newcomer needs it."""

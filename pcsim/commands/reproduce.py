@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
-from pcsim.commands import AsJson, DataDir
+from pcsim.commands import GO_ON, AsJson, DataDir, interruptible, print_json
 from pcsim.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from pcsim.experiments.reproduce.jobs import Job, Standing
     from pcsim.experiments.reproduce.report import Report, Wanted
     from pcsim.experiments.reproduce.runs import Outcome
+
+Cost = tuple[str, dict[str, Any]]  # as Markdown and for JSON
 
 
 class TargetChoice(StrEnum):
@@ -121,12 +124,7 @@ def reproduce(
     if page is not None:
         _to_page(page, runs, reports, cost)
     if as_json:
-        from pcsim.commands import print_json
-        from pcsim.commands.analyze import plain
-
-        found: dict[str, Any] = {name: report.to_dict() for name, report in reports.items()}
-        found |= {} if cost is None else {"cost": cost[1]}
-        print_json(plain(found | {"failed": failed}))
+        _print_json(reports, cost, failed)
     else:
         _show(reports, cost, runs)
         for one in failed:
@@ -194,12 +192,8 @@ def _run(plan: dict[str, Wanted], processes: int, threads: int) -> list[dict[str
     wanted = _all(plan)
     if not wanted:
         return []
-    try:
-        with _Bars() as bars:
-            outcomes = run_all(wanted, bars, processes=processes, threads=threads)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; run it again to go on", err=True)
-        raise typer.Exit(130) from None
+    with interruptible(GO_ON), _Bars() as bars:
+        outcomes = run_all(wanted, bars, processes=processes, threads=threads)
     return [
         {"run": job.name, "reason": outcome.reason}
         for job, outcome in outcomes.items()
@@ -207,10 +201,17 @@ def _run(plan: dict[str, Wanted], processes: int, threads: int) -> list[dict[str
     ]
 
 
+def _print_json(reports: dict[str, Report], cost: Cost | None, failed: list[dict[str, str]]) -> None:
+    from pcsim.commands.analyze import plain
+
+    found: dict[str, Any] = {name: report.to_dict() for name, report in reports.items()}
+    found |= {} if cost is None else {"cost": cost[1]}
+    print_json(plain(found | {"failed": failed}))
+
+
 def _list(plan: dict[str, Wanted], as_json: bool) -> None:
     from rich.console import Console
 
-    from pcsim.commands import print_json
     from pcsim.experiments.reproduce.jobs import failure, look
     from pcsim.experiments.reproduce.runs import NO_PIXELS
     from pcsim.terminal import new_table
@@ -246,7 +247,7 @@ def _list(plan: dict[str, Wanted], as_json: bool) -> None:
     Console().print(table)
 
 
-def _cost(runs: Path, threads: int, rounds: int) -> tuple[str, dict[str, Any]]:
+def _cost(runs: Path, threads: int, rounds: int) -> Cost:
     """Measure costs, keep them in the folder of runs, and return them as Markdown and for JSON."""
     import json
 
@@ -261,7 +262,7 @@ def _cost(runs: Path, threads: int, rounds: int) -> tuple[str, dict[str, Any]]:
     return text, found
 
 
-def _old_cost(runs: Path) -> tuple[str, dict[str, Any]]:
+def _old_cost(runs: Path) -> Cost:
     """Return what was measured before."""
     import json
 
@@ -270,13 +271,12 @@ def _old_cost(runs: Path) -> tuple[str, dict[str, Any]]:
         return (folder / "cost.md").read_text().strip(), json.loads((folder / "cost.json").read_text())
     except (OSError, ValueError) as error:
         raise ConfigurationError(
-            f"{folder}: no measurement there; run pcsim reproduce cost --runs {runs} without --report-only"
+            f"{folder}: no measurement there; run pcsim reproduce cost --runs {shlex.quote(str(runs))} "
+            "without --report-only"
         ) from error
 
 
-def _to_page(
-    page: Path, runs: Path, reports: dict[str, Report], cost: tuple[str, dict[str, Any]] | None
-) -> None:
+def _to_page(page: Path, runs: Path, reports: dict[str, Report], cost: Cost | None) -> None:
     from pcsim.experiments.reproduce import page as pages
     from pcsim.experiments.reproduce.report import markdown
 
@@ -287,7 +287,7 @@ def _to_page(
         pages.keep(runs / name, page, name)
 
 
-def _show(reports: dict[str, Report], cost: tuple[str, dict[str, Any]] | None, runs: Path) -> None:
+def _show(reports: dict[str, Report], cost: Cost | None, runs: Path) -> None:
     """Print tables, what is missing, and where everything lies."""
     from rich.console import Console
     from rich.text import Text

@@ -95,10 +95,8 @@ def run(
 
     Layers in two processes: `pcsim run digits --engine distributed --processes 2`
     """
-    from pcsim.experiments.experiment import Experiment
     from pcsim.experiments.run import run as run_experiment
     from pcsim.terminal import ProgressBar
-    from pcsim.training.loop import check_fit
 
     _check_runs(order, trace, no_trace, checkpoint)
     distribution = distribution_of(engine.value, processes, replicas, timeout, len(order))
@@ -106,15 +104,13 @@ def run(
     models = load_orders(model, order, with_options(overrides, seed, data_dir))
     paths = [None if no_trace else trace or _usual_place(one, engine) for one in models]
     if not resume:
-        _refuse_existing(paths, force)
+        _check_places(paths, force)
     if backend != "cpu" or distribution is not None:
         threads = threads or 1  # a self-test is of one process's CPU kernels
     runs = []
     with ProgressBar() as progress, _telling_what_is_kept(paths):
         for one, path in zip(models, paths, strict=True):
-            experiment = Experiment.from_model(one)
-            tell_unpriced(experiment.hardware.unpriced)
-            check_fit(experiment.network, experiment.dataset, experiment.batch)
+            experiment = _experiment(one)
             runs.append(
                 run_experiment(
                     experiment,
@@ -145,16 +141,35 @@ def _check_runs(order: Sequence[str], trace: Path | None, no_trace: bool, checkp
         raise ConfigurationError("--checkpoint names one run's folder: expected at most one --order")
 
 
+def _check_places(paths: Sequence[Path | None], force: bool) -> None:
+    """Look before the work begins: an hour of training must not end at an existing file."""
+    from pcsim.tracing.target import check_target
+
+    for path in paths:
+        if path is not None:
+            check_target(path, force)
+
+
+def _experiment(model: ModelConfig) -> Experiment:
+    """Return what a model file describes; say what of it may surprise.
+
+    Raises:
+        PcsimError: its data are not here, or do not fit its network.
+    """
+    from pcsim.experiments.experiment import Experiment
+    from pcsim.training.loop import check_fit
+
+    experiment = Experiment.from_model(model)
+    if not experiment.epochs:
+        typer.echo("training.epochs = 0: nothing is trained", err=True)
+    tell_unpriced(experiment.hardware.unpriced)
+    check_fit(experiment.network, experiment.dataset, experiment.batch)
+    return experiment
+
+
 def _usual_place(model: ModelConfig, engine: EngineChoice) -> Path:
     order = "backprop" if engine is EngineChoice.BACKPROP else model.schedule.order
     return Path("traces") / f"{model.name}-{order}.h5"
-
-
-def _refuse_existing(paths: Sequence[Path | None], force: bool) -> None:
-    """Look before the work begins: an hour of training must not end at an existing file."""
-    for path in paths:
-        if path is not None and path.exists() and not force:
-            raise ConfigurationError(f"{path} exists; pass --force to overwrite it")
 
 
 @contextmanager

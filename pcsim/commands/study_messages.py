@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pcsim.commands import AsJson, DataDir, Force, Model, Set, Trace, print_json
+from pcsim.commands import AsJson, DataDir, Force, Model, Set, Trace, print_json, with_options
 from pcsim.errors import ConfigurationError
+from pcsim.places import check_new_folder
 
 if TYPE_CHECKING:
-    from pcsim.experiments.messages.study import Summary
+    from pcsim.experiments.messages.study import Row, Summary
 
 Values = list[str]
 ALL = "all"
@@ -75,14 +76,12 @@ def messages(
         "reorder": reorder,
         "dead": dead,
     }
-    values = {axis: [part.strip() for part in text.split(",")] for axis, text in given.items() if text}
-    if not values:
-        raise ConfigurationError(
-            "study messages: expected something to vary, such as --threshold 0,0.01 or --loss 0.01"
-        )
+    values = _split(given)
     pictures = [] if out is None else [out / f"messages-{axis}.png" for axis in values]
     _refuse(out, pictures, force)
-    changed = [*overrides, *_own(epochs, data_dir)]
+    changed = with_options(overrides, None, data_dir)
+    if epochs is not None:
+        changed.append(f"training.epochs={epochs}")
     plan = plan_study(model, points(values, _orders(model, order, changed), seeds), changed, out)
     kernels = make_kernels("cpu", _dtype(model, changed))
     with ProgressBar() as bar:
@@ -92,9 +91,7 @@ def messages(
     if out is not None:
         _draw(found, list(values), out)
     if as_json:
-        from dataclasses import asdict
-
-        print_json([asdict(row) | {"share": row.share, "bits_a_value": row.bits_a_value} for row in rows])
+        _print_rows(rows)
         return
     for axis in values:
         _show(axis, [one for one in found if one.axis == axis])
@@ -102,25 +99,38 @@ def messages(
         typer.echo(f"picture: {path}")
 
 
+def _split(given: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the values of each axis that is varied.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    values = {axis: [part.strip() for part in text.split(",")] for axis, text in given.items() if text}
+    if not values:
+        raise ConfigurationError(
+            "study messages: expected something to vary, such as --threshold 0,0.01 or --loss 0.01"
+        )
+    return values
+
+
+def _print_rows(rows: Sequence[Row]) -> None:
+    from dataclasses import asdict
+
+    print_json([asdict(row) | {"share": row.share, "bits_a_value": row.bits_a_value} for row in rows])
+
+
 def _refuse(out: Path | None, pictures: Sequence[Path], force: bool) -> None:
     """Refuse to replace pictures that are not this study's own: those beside its rows are drawn again."""
     from pcsim.experiments.messages.study import FILE
 
-    if out is None or (out / FILE).exists() or force:
+    if out is None:
         return
-    if out.exists() and not out.is_dir():
-        raise ConfigurationError(f"{out} is a file: expected a folder; name another one")
+    check_new_folder(out, overwrite=True)
     for path in pictures:
-        if path.exists():
+        if path.exists() and not (force or (out / FILE).exists()):
             raise ConfigurationError(
                 f"{path} exists, but no {FILE} of a study beside it; pass --force to overwrite it"
             )
-
-
-def _own(epochs: int | None, data_dir: Path | None) -> list[str]:
-    """Return options as overrides."""
-    found = [] if epochs is None else [f"training.epochs={epochs}"]
-    return found if data_dir is None else [*found, f"data.directory={data_dir}"]
 
 
 def _orders(model: Path, order: Sequence[str], overrides: Sequence[str]) -> list[str]:

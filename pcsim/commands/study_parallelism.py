@@ -11,6 +11,7 @@ import typer
 
 from pcsim.commands import AsJson, Force, print_json
 from pcsim.errors import ConfigurationError
+from pcsim.places import check_new_file, check_new_folder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -151,10 +152,8 @@ def _refuse(out: Path | None, force: bool) -> None:
     """Look before the work begins whether the folder can be written."""
     if out is None:
         return
-    if out.exists() and not out.is_dir():
-        raise ConfigurationError(f"{out} is a file: expected a folder; name another one")
-    if (out / NUMBERS).exists() and not force:
-        raise ConfigurationError(f"{out / NUMBERS} exists; pass --force to overwrite it")
+    check_new_folder(out, overwrite=True)
+    check_new_file(out / NUMBERS, force)
 
 
 def _plain(result: Study, lines: Sequence[Pipeline]) -> dict[str, Any]:

@@ -103,7 +103,8 @@ def _print(results: StudyResults, most: int) -> None:
     hidden = len(results.rows) - most
     if hidden > 0:
         console.print(
-            f"… {hidden} more; pcsim study show {results.folder} --rows 0 shows all", highlight=False
+            f"… {hidden} more; pcsim study show {shlex.quote(str(results.folder))} --rows 0 shows all",
+            highlight=False,
         )
     if stopped := sum("stopped" in row.states for row in results.rows):
         console.print(f"{stopped} of them were stopped early by halving", highlight=False)
@@ -115,7 +116,8 @@ def _print(results: StudyResults, most: int) -> None:
     if results.best is not None:
         settings = " ".join(f"--set {shlex.quote(one)}" for one in results.best.overrides)
         engine = "" if results.best.engine == "fast" else f" --engine {results.best.engine}"
-        console.print(f"best: pcsim run {results.model} {settings}{engine}", highlight=False, soft_wrap=True)
+        model = shlex.quote(results.model)
+        console.print(f"best: pcsim run {model} {settings}{engine}", highlight=False, soft_wrap=True)
     console.print(f"study: {results.folder}", highlight=False, soft_wrap=True)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
-from pcsim.commands import AsJson, DataDir
+from pcsim.commands import GO_ON, AsJson, DataDir, interruptible, print_json
 from pcsim.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -64,12 +64,9 @@ def sweep(
     if dry_run:
         _show_plan(plan, folder, _script(plan, threads, logs) if slurm else None, as_json)
         return
-    try:
-        with _Bars() as bars, _runner(plan, workers, threads, scheduler, slurm, logs, bars) as runner:
-            counts = conduct(plan, folder, runner, bars, threads=threads, retry=retry)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; run it again to go on", err=True)
-        raise typer.Exit(130) from None
+    bars = _Bars()
+    with interruptible(GO_ON), bars, _runner(plan, workers, threads, scheduler, slurm, logs, bars) as runner:
+        counts = conduct(plan, folder, runner, bars, threads=threads, retry=retry)
     from pcsim.commands.study_show import show_study
 
     show_study(folder, as_json=as_json, configurations=set(plan.configurations))
@@ -113,7 +110,6 @@ def _runner(
 
 def _show_plan(plan: Plan, folder: Path, script: str | None, as_json: bool) -> None:
     """Show what would be run."""
-    from pcsim.commands import print_json
     from pcsim.experiments.sweep.halving import rounds
 
     configurations = plan.configurations

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pcsim.errors import PcsimError
 from pcsim.locks import lock
+from pcsim.places import check_new_folder
 
 FILE = ".lock"
 EVERY = 0.1  # seconds between looks at a folder that another process is in
@@ -32,6 +33,7 @@ def alone(folder: Path, patience: float = 0.0) -> Iterator[None]:
     Raises:
         PcsimError: one is in there, or the folder cannot be written.
     """
+    check_new_folder(folder, overwrite=True)
     mine = threading.get_ident(), folder.resolve()
     if mine in _held:
         yield

@@ -19,6 +19,7 @@ import numpy as np
 from pcsim.engine.state import Facts
 from pcsim.errors import CheckpointError, ConfigurationError
 from pcsim.kernels import Array
+from pcsim.places import what_is
 from pcsim.tracing import hidden_file
 from pcsim.training.loop import Engine, Epoch, Position
 
@@ -70,7 +71,7 @@ class Checkpoint:
         if not path.exists():
             return None
         if not path.is_file():
-            raise CheckpointError(f"{path} is a folder, a device or a pipe: expected a checkpoint of pcsim")
+            raise CheckpointError(f"{path} is {what_is(path)}: expected a checkpoint of pcsim")
         try:
             with safe_open(path, framework="numpy") as file:
                 kept = json.loads((file.metadata() or {})["pcsim"])

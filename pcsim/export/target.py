@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pcsim.errors import ConfigurationError
+from pcsim.places import check_new_file, check_new_folder
 
 MANIFEST = "manifest.json"
 MADE_BY = "pcsim export"
@@ -28,10 +29,8 @@ def new_file(path: Path, overwrite: bool, *, keep: Path) -> Iterator[Path]:
     Raises:
         ConfigurationError: something is in the way, or nothing can be written there.
     """
-    if path.exists() and not path.is_file():
-        what = "a folder" if path.is_dir() else "a device or a pipe"
-        raise ConfigurationError(f"{path} is {what}: expected the name of a file")
-    _refuse_existing(path, overwrite, keep)
+    _refuse_foreign(path, keep)
+    check_new_file(path, overwrite)
     temporary = _beside(path)
     try:
         with _writing(path):
@@ -55,9 +54,8 @@ def new_folder(path: Path, overwrite: bool, *, keep: Path) -> Iterator[Path]:
     Raises:
         ConfigurationError: something is in the way, or nothing can be written there.
     """
-    if path.exists() and not path.is_dir():
-        raise ConfigurationError(f"{path} is a file: expected the name of a folder")
-    _refuse_existing(path, overwrite, keep)
+    _refuse_foreign(path, keep)
+    check_new_folder(path, overwrite)
     if path.exists():
         _check_ours(path)
     temporary, old = _beside(path), _beside(path)
@@ -73,13 +71,12 @@ def new_folder(path: Path, overwrite: bool, *, keep: Path) -> Iterator[Path]:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _refuse_existing(path: Path, overwrite: bool, keep: Path) -> None:
+def _refuse_foreign(path: Path, keep: Path) -> None:
+    """Refuse the trace's own name, and names of other files."""
     if path.resolve() == keep.resolve():
         raise ConfigurationError(f"{path} is the trace itself: expected another name")
     if path.is_symlink():
         raise ConfigurationError(f"{path} is a symbolic link: expected a name of its own")
-    if path.exists() and not overwrite:
-        raise ConfigurationError(f"{path} exists; pass --force to overwrite it")
 
 
 def _check_ours(folder: Path) -> None:

@@ -59,10 +59,7 @@ def write(trace: TraceReader, out: Path, options: Options, progress: Progress) -
     columns = _columns(model, layer)
     step = recording.choose([*columns, f"weight_{layer}", f"bias_{layer}"], options.step)
     states, parameters = recording.states(columns, step), recording.parameters(layer, step)
-    inboxes = []
-    for iteration in range(1, model.iterations + 1):
-        inboxes.append(find_inbox(states, model, parameters, layer, iteration))
-        progress(iteration / (model.iterations + 1))
+    inboxes = _inboxes(states, model, parameters, layer, progress)
     arrays = _arrays(states, parameters, model, layer, inboxes)
     signals = {name: Quantised.of(name, array, formats.of(name)) for name, array in arrays.items()}
     for name, signal in signals.items():
@@ -73,16 +70,7 @@ def write(trace: TraceReader, out: Path, options: Options, progress: Progress) -
     predicted = _predicted(states, parameters, model, layer)
     notes = [note for signal in signals.values() for note in signal.warnings()]
     if not verilog["words_beyond_tolerance"]:
-        enough = suggested(arrays["error"])
-        notes.append(
-            "Warning: testbench.v tests nothing: no expected word is beyond the tolerance of "
-            f"{verilog['tolerance_words']} LSB, so a unit whose answer is always 0 would pass"
-            + (
-                f"; it takes activity, prediction and error with n = {enough.fraction_bits}."
-                if enough
-                else "."
-            )
-        )
+        notes.append(_tests_nothing(verilog, arrays["error"]))
     notes += _notes(inboxes, predicted, parameters, model)
     manifest = {
         "layer": layer,
@@ -100,13 +88,38 @@ def write(trace: TraceReader, out: Path, options: Options, progress: Progress) -
         "relative_precision": states.precision,
         "verilog": verilog,
     }
-    summary = [signal.summary for signal in signals.values()]
-    summary.append(
+    summary = (*(signal.summary for signal in signals.values()), _tested(verilog, signals["error"]))
+    return Outcome(tuple(notes), manifest, summary)
+
+
+def _inboxes(
+    states: States, model: Model, parameters: Parameters, layer: int, progress: Progress
+) -> list[Inbox | None]:
+    """Return what a layer had in its inbox when it relaxed, in iterations 1 ... T."""
+    inboxes = []
+    for iteration in range(1, model.iterations + 1):
+        inboxes.append(find_inbox(states, model, parameters, layer, iteration))
+        progress(iteration / (model.iterations + 1))
+    return inboxes
+
+
+def _tests_nothing(verilog: dict[str, Any], error: Array) -> str:
+    """Warn of a bench that every unit passes, and say which format would do."""
+    enough = suggested(error)
+    needed = f"; it takes activity, prediction and error with n = {enough.fraction_bits}" if enough else ""
+    return (
+        "Warning: testbench.v tests nothing: no expected word is beyond the tolerance of "
+        f"{verilog['tolerance_words']} LSB, so a unit whose answer is always 0 would pass{needed}."
+    )
+
+
+def _tested(verilog: dict[str, Any], error: Quantised) -> str:
+    """Say how much the bench tests."""
+    return (
         f"testbench.v: tolerance {verilog['tolerance_words']} LSB of error.hex, whose largest word is "
-        f"{verilog['largest_word']}; {verilog['words_beyond_tolerance']} of {signals['error'].words.size} "
+        f"{verilog['largest_word']}; {verilog['words_beyond_tolerance']} of {error.words.size} "
         "words are beyond the tolerance"
     )
-    return Outcome(tuple(notes), manifest, tuple(summary))
 
 
 def _write_verilog(out: Path, signals: dict[str, Quantised], layer: int, precision: float) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from pcsim.errors import ConfigurationError
 from pcsim.hardware.chip import Chip
+from pcsim.places import check_new_file
 
 FORMAT, VERSION = "pcsim-mapping", 1
 
@@ -120,10 +121,7 @@ class Mapping:
         Raises:
             ConfigurationError: the file exists and is not to be overwritten, or cannot be written.
         """
-        if path.exists() and not overwrite:
-            raise ConfigurationError(f"{path} exists; pass --force to overwrite it")
-        if path.exists() and not path.is_file():
-            raise ConfigurationError(f"{path}: expected the name of a file, not of a folder or a device")
+        check_new_file(path, overwrite)
         facts = self.to_json()
         tiles = ",\n".join(f"    {json.dumps(tile)}" for tile in facts.pop("tiles"))
         head = "".join(f"  {json.dumps(name)}: {json.dumps(value)},\n" for name, value in facts.items())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pcsim.errors import ConfigurationError
+from pcsim.places import check_new_file
 
 
 def save_bytes(out: Path, content: bytes) -> None:
@@ -26,14 +27,8 @@ def refuse_place(out: Path, overwrite: bool) -> None:
     """Look before the work begins whether a file could be written.
 
     Raises:
-        ConfigurationError: it exists, or its folder does not.
+        ConfigurationError: something is in the way, or its folder does not exist.
     """
-    if out.exists() and not overwrite:
-        raise ConfigurationError(f"{out} exists; pass --force to overwrite it")
-    if out.exists() and not (out.is_file() or out.is_dir()):
-        raise ConfigurationError(f"cannot write {out}: it is a device or a pipe: expected the name of a file")
-    if out.is_dir() or not out.parent.is_dir():
-        what = "it is a folder" if out.is_dir() else f"there is no folder {out.parent}"
-        raise ConfigurationError(
-            f"cannot write {out}: {what}: expected the name of a file in an existing folder"
-        )
+    check_new_file(out, overwrite)
+    if not out.parent.is_dir():
+        raise ConfigurationError(f"cannot write {out}: expected an existing folder, '{out.parent}' is none")

@@ -15,7 +15,8 @@ from pcsim.report.numbers import ErrorFlow, evenly
 from pcsim.report.style import BROKEN
 
 if TYPE_CHECKING:
-    from bokeh.models import ColumnDataSource
+    from bokeh.models import ColumnDataSource, LogColorMapper
+    from bokeh.models.annotations import ColorBar
     from bokeh.plotting import figure as bokeh_figure
 
 MOST_STEPS = 200  # that the slider can show
@@ -136,9 +137,28 @@ def _frames(norms: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
 def _panel(flow: ErrorFlow, name: str, limits: tuple[float, float]) -> tuple[bokeh_figure, ColumnDataSource]:
     """Return a heat map and its data: one cell a layer and iteration, in the order of the frames."""
     from bokeh.core.property.vectorization import Field
-    from bokeh.models import ColumnDataSource, HoverTool, LogColorMapper, Range1d
-    from bokeh.models.annotations import ColorBar, Title
-    from bokeh.plotting import figure
+    from bokeh.models import HoverTool, LogColorMapper
+
+    source, plot = _cells(flow, name), _empty_plot(flow, name)
+    colours = LogColorMapper(
+        palette="Cividis256",
+        low=limits[0],
+        high=limits[1],
+        nan_color="rgba(128,128,128,0.22)",
+        high_color=BROKEN,  # nothing that is finite is higher
+    )
+    fill: Any = Field("norm", colours)
+    cells = plot.quad("left", "right", "top", "bottom", source=source, fill_color=fill, line_color=fill)
+    values = ("error norm", "@shown"), ("share of the iteration's squared error", "@share")
+    where = ("layer", "@layer"), ("iterations done", "@iteration")
+    plot.add_tools(HoverTool(renderers=[cells], tooltips=[*where, *values], attachment="vertical"))
+    plot.add_layout(_colour_bar(colours), "below")
+    return plot, source
+
+
+def _cells(flow: ErrorFlow, name: str) -> ColumnDataSource:
+    """Return where the cells lie; what they show comes with a frame."""
+    from bokeh.models import ColumnDataSource
 
     left, right = _bounds(flow.iterations)
     count, layers = len(flow.iterations), len(flow.layers)
@@ -153,14 +173,16 @@ def _panel(flow: ErrorFlow, name: str, limits: tuple[float, float]) -> tuple[bok
         "shown": [""] * (count * layers),
         "share": [""] * (count * layers),
     }
-    source = ColumnDataSource(columns, name=name)
-    colours = LogColorMapper(
-        palette="Cividis256",
-        low=limits[0],
-        high=limits[1],
-        nan_color="rgba(128,128,128,0.22)",
-        high_color=BROKEN,  # nothing that is finite is higher
-    )
+    return ColumnDataSource(columns, name=name)
+
+
+def _empty_plot(flow: ErrorFlow, name: str) -> bokeh_figure:
+    """Return axes with a title."""
+    from bokeh.models import Range1d
+    from bokeh.models.annotations import Title
+    from bokeh.plotting import figure
+
+    left, right = _bounds(flow.iterations)
     plot = figure(
         title=Title(text=name, text_font_size="14px"),
         height=230,
@@ -175,28 +197,25 @@ def _panel(flow: ErrorFlow, name: str, limits: tuple[float, float]) -> tuple[bok
         x_range=Range1d(start=float(left[0]), end=float(right[-1])),
         y_range=Range1d(start=float(flow.layers[0]) - 0.5, end=float(flow.layers[-1]) + 0.5),
     )
-    fill: Any = Field("norm", colours)
-    cells = plot.quad("left", "right", "top", "bottom", source=source, fill_color=fill, line_color=fill)
-    values = ("error norm", "@shown"), ("share of the iteration's squared error", "@share")
-    where = ("layer", "@layer"), ("iterations done", "@iteration")
-    plot.add_tools(HoverTool(renderers=[cells], tooltips=[*where, *values], attachment="vertical"))
-    plot.add_layout(
-        ColorBar(
-            color_mapper=colours,
-            title=COLOUR_LABEL,
-            height=8,
-            background_fill_color=None,
-            padding=2,
-            title_text_font_style="normal",
-        ),
-        "below",
-    )
     plot.grid.visible = False
     plot.axis.axis_label_text_font_style = "normal"
     plot.axis.axis_label_text_font_size = plot.axis.major_label_text_font_size = "12px"
     plot.xaxis.ticker = _ticks(flow.iterations)
     plot.yaxis.ticker = _ticks(flow.layers)
-    return plot, source
+    return plot
+
+
+def _colour_bar(colours: LogColorMapper) -> ColorBar:
+    from bokeh.models.annotations import ColorBar
+
+    return ColorBar(
+        color_mapper=colours,
+        title=COLOUR_LABEL,
+        height=8,
+        background_fill_color=None,
+        padding=2,
+        title_text_font_style="normal",
+    )
 
 
 def _ticks(values: npt.NDArray[np.int64]) -> list[int]:

@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 
 from pcsim.errors import TraceError
+from pcsim.places import what_is
 from pcsim.tracing.schema import FORMAT, SCHEMA_VERSION, SIZE_ONLY, decode
 
 LARGEST_CHUNK = (
@@ -30,8 +31,8 @@ LARGEST_DIMENSION = 2**26  # of a dimension that has a size and no values
 def check_hdf5(path: Path) -> None:
     """Refuse what is missing, out of reach, no file (a pipe would block), or not HDF5."""
     try:
-        if path.exists() and not path.is_file() and not path.is_dir():
-            raise TraceError(f"{path} is a device or a pipe: expected a pcsim trace")
+        if path.exists() and not path.is_file():
+            raise TraceError(f"{path} is {what_is(path)}: expected a pcsim trace")
         with path.open("rb") as file:
             empty = not file.read(1)
     except OSError as error:

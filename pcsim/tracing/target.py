@@ -6,7 +6,8 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from pathlib import Path
 
-from pcsim.errors import TraceError
+from pcsim.errors import ConfigurationError, TraceError
+from pcsim.places import check_new_file
 from pcsim.tracing.reader import TraceReader, open_trace
 from pcsim.tracing.schema import SCHEMA_VERSION, decode, encode
 from pcsim.tracing.table_reader import TableReader
@@ -18,16 +19,13 @@ def check_target(path: Path, overwrite: bool) -> None:
     Raises:
         TraceError: says what is in the way.
     """
-    _refuse_link(path)
     try:
-        if not path.exists():
+        _refuse_link(path)
+        check_new_file(path, overwrite)
+        if not path.exists() or path.stat().st_size == 0:
             return
-        if not path.is_file():
-            raise TraceError(f"{path} exists and is not a file: expected the name of a trace file")
-        if not overwrite:
-            raise TraceError(f"{path} exists; pass --force (in Python overwrite=True) to overwrite it")
-        if path.stat().st_size == 0:
-            return
+    except ConfigurationError as error:
+        raise TraceError(str(error)) from error
     except OSError as error:
         raise unwritable(path, error) from error
     try:

@@ -43,7 +43,7 @@ class Epoch:
         test_accuracy: share of test samples whose largest output is right; NaN without classes.
         test_loss: half the squared distance of output and target, mean over test samples.
         energy: free energy after the last iteration, mean over the epoch's mini-batches.
-        seconds: since training began.
+        seconds: since training began; compiling and self-tests that the first step brings about are a part.
         validation_accuracy: as test_accuracy, of the validation samples; NaN without any.
         validation_loss: as test_loss, of the validation samples; NaN without any.
     """

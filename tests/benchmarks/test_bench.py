@@ -2,7 +2,11 @@
 
 import json
 import math
+import os
+import signal
+import subprocess
 import sys
+import time
 from io import StringIO
 
 import pytest
@@ -195,6 +199,31 @@ def test_a_dead_worker_is_named():
     with Pool([OWN[0]], 1, {"pcsim": "/bin/false"}) as pool:
         assert pool.prepare(Workload(TINY_SIZES, 4, 1)) == {}
         assert "process ended" in pool.absent[OWN[0].name]
+
+
+def test_interruption_ends_workers_in_the_middle_of_their_work(tmp_path):
+    """Ctrl-C was mute, and waited for each worker to come to an end: here one never does."""
+    endless = tmp_path / "endless"
+    endless.write_text("#!/bin/sh\nexec sleep 60\n")
+    endless.chmod(0o700)
+    command = [sys.executable, "-c", "from pcsim.cli import main; main()", "bench", "--tiny"]
+    process = subprocess.Popen(
+        [*command, "--batch", "4", "--threads", "1", "--only", "pcx", "--python", f"pcx={endless}"],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    while "warming up" not in process.stderr.readline():
+        assert process.poll() is None
+    start = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=30)
+    assert time.monotonic() - start < 5
+    assert process.returncode == 130
+    assert told == "interrupted\n"
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
 
 
 @pytest.mark.parametrize(

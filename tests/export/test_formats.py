@@ -192,7 +192,7 @@ def test_only_exports_are_replaced(trace_of, tmp_path):
     for name, out, message in (
         ("csv", "c", "holds thesis.tex"),
         ("csv", "own", "holds data.txt"),
-        ("csv", "trace.h5", "is a file"),
+        ("csv", "trace.h5", "is the trace itself"),
         ("npz", "trace.h5", "is the trace itself"),
         ("npz", "own", "is a folder"),
         ("npz", "link", "is the trace itself"),

@@ -23,7 +23,7 @@ def pipe(tmp_path):
 
 def test_pictures_and_pages(pipe):
     """Whatever is drawn goes to files."""
-    with pytest.raises(ConfigurationError, match="it is a device or a pipe"):
+    with pytest.raises(ConfigurationError, match="is a device or a pipe"):
         refuse_place(pipe, overwrite=True)
 
 
@@ -39,5 +39,5 @@ def test_exports(pipe, tmp_path):
 def test_mappings(pipe):
     """And a mapping."""
     mapping = Mapping("unit", Chip(1, 1), (2, 2), (Tile(0, 0, 2, 0), Tile(1, 0, 2, 0)), "row")
-    with pytest.raises(ConfigurationError, match="not of a folder or a device"):
+    with pytest.raises(ConfigurationError, match="is a device or a pipe"):
         mapping.save(pipe, overwrite=True)

@@ -146,7 +146,7 @@ def bad(tmp_path: Path, kind: str) -> Path:
         ("missing", "cannot read .*: No such file"),
         ("empty", "is empty"),
         ("text", "is not an HDF5 file"),
-        ("folder", "cannot read .*: Is a directory"),
+        ("folder", "is a folder: expected a pcsim trace"),
         ("foreign", "is HDF5 but not a pcsim trace"),
         ("newer", f"has schema version {SCHEMA_VERSION + 1}, this pcsim reads up to {SCHEMA_VERSION}"),
         ("odd", "has schema version 'one'"),

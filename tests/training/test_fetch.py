@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import shlex
 import subprocess
 import sys
 import threading
@@ -13,7 +14,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 from data_files import cifar_tar
+from typer.testing import CliRunner
 
+from pcsim.cli import app
 from pcsim.errors import ConfigurationError, DataError
 from pcsim.training.data import load_dataset
 from pcsim.training.datasets.fetch import fetch
@@ -287,6 +290,13 @@ def test_fetch_on_the_command_line_without_a_network(tmp_path):
     )
     assert f"to {tmp_path}/cifar-10/cifar-10-python.tar.gz" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_command_to_go_on_with_can_be_pasted(monkeypatch):
+    """A folder with a space and an apostrophe is quoted as a shell wants it."""
+    monkeypatch.setattr("pcsim.training.datasets.fetch.fetch", lambda *arguments, overwrite: [])
+    shown = CliRunner().invoke(app, ["data", "fetch", "cifar-10", "--data-dir", "it's my data"])
+    assert shlex.split(shown.stdout)[3:5] == ["--data-dir", "it's my data,"]
 
 
 def test_list_and_info_on_the_command_line(tmp_path):

@@ -126,6 +126,10 @@ class WorkerProcess:
         lines = self._complaints.read().strip().splitlines()
         return lines[-1][:300] if lines else f"exit code {self._process.poll()}"
 
+    def kill(self) -> None:
+        """Stop the process in the middle of its work; `close` lets go of it."""
+        self._process.kill()
+
     def close(self) -> None:
         """End the process."""
         for pipe in (self._process.stdin, self._process.stdout):
@@ -168,8 +172,8 @@ class Pool:
             for contender in contenders:
                 python = interpreters.get(contender.family, sys.executable)
                 self.workers.append(WorkerProcess(contender, python, threads))
-        except ConfigurationError:
-            self.close()
+        except BaseException:
+            self.kill()
             raise
 
     def ask_all(self, do: str, **arguments: object) -> dict[Contender, dict[str, Any]]:
@@ -214,6 +218,12 @@ class Pool:
         while self.workers:
             self.workers.pop().close()
 
+    def kill(self) -> None:
+        """End all workers at once, whatever they are at."""
+        for worker in self.workers:
+            worker.kill()
+        self.close()
+
     def __enter__(self) -> Self:
         return self
 
@@ -223,4 +233,7 @@ class Pool:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        if error is None:
+            self.close()
+        else:
+            self.kill()

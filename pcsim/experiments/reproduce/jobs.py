@@ -16,6 +16,7 @@ from pcsim.errors import ConfigurationError, DataError
 from pcsim.experiments.checkpoint import FILE as CHECKPOINT
 from pcsim.experiments.experiment import build_rule
 from pcsim.experiments.reproduce.plans import Algorithm, Task
+from pcsim.experiments.sweep.settings import as_override
 from pcsim.experiments.workers import TRACE
 from pcsim.shipped import models_folder
 from pcsim.tracing.reader import TraceReader, open_trace
@@ -84,7 +85,7 @@ class Job:
         """
         settings = [f"training.seed={self.seed}", f"training.epochs={self.epochs}"]
         if self.place.data_dir is not None:
-            settings.append(f"data.directory={json.dumps(str(self.place.data_dir), ensure_ascii=False)}")
+            settings.append(as_override("data.directory", str(self.place.data_dir)))
         path = self.place.models / self.task.model
         if not path.exists():
             raise ConfigurationError(f"no model file {path}: expected pcsim's models/ folder; give --models")

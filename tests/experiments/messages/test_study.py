@@ -257,6 +257,20 @@ def test_what_cannot_be_is_told_before_the_first_run(options, said, monkeypatch)
     assert said in str(outcome.exception)
 
 
+@pytest.mark.parametrize("folder", ["it's my data", "7", "[1]", 'so "called"'])
+def test_any_folder_of_data_reaches_the_model(folder, monkeypatch):
+    """As an override without quotes a folder named 7 was a number, and one in brackets a list."""
+    found = []
+
+    def plan(model, chosen, overrides, out):
+        found.append(load_model(model, overrides).data.directory)
+        raise PcsimError("this is enough")
+
+    monkeypatch.setattr(messages, "plan_study", plan)
+    CliRunner().invoke(app, ["study", "messages", str(DIGITS), "--loss", "0.1", "--data-dir", folder])
+    assert found == [folder]
+
+
 def test_suggested_formats_by_hand(tmp_path):
     """Errors in [−1/4, 1/4) need −2 integer bits, predictions up to 3 need 2; layers share the longest."""
     values = {
