@@ -117,7 +117,13 @@ class DeviceArray:
 
 
 class Products(Protocol):
-    """Where arrays live and who multiplies."""
+    """Where arrays live and who multiplies.
+
+    Attributes:
+        name: who multiplies, and on what.
+    """
+
+    name: str
 
     def zeros(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> DeviceArray:
         """Return a new array of zeros."""
@@ -156,6 +162,8 @@ class Products(Protocol):
 
 class HostProducts:
     """NumPy on copies, for the simulator: slow, and right."""
+
+    name = "numpy, on a simulated GPU"
 
     def __init__(self) -> None:
         self._stream = SimulatedStream()
@@ -199,6 +207,9 @@ class TorchProducts:
     Args:
         device: of torch; "cpu" serves to test the products where there is no GPU, without kernels.
 
+    Attributes:
+        name: torch, and the GPU's.
+
     Raises:
         ConfigurationError: torch finds no such device.
     """
@@ -215,6 +226,7 @@ class TorchProducts:
             )
         self._torch, self._device = torch, device
         self._on_gpu = device.startswith("cuda")
+        self.name = f"torch, on {torch.cuda.get_device_name() if self._on_gpu else device}"
         self._streams: dict[int, Any] = {}
         self._staging: WeakKeyDictionary[DeviceArray, tuple[torch.Tensor, torch.cuda.Event | None]] = (
             WeakKeyDictionary()
