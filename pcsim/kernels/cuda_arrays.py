@@ -20,7 +20,7 @@ import numpy.typing as npt
 from pcsim.errors import ConfigurationError, ShapeError
 from pcsim.kernels import Array
 from pcsim.kernels.cuda_device import Kernel, View, cuda
-from pcsim.kernels.cuda_simulator import SimulatedStream
+from pcsim.kernels.cuda_simulator import SimulatedStream, simulated
 
 if TYPE_CHECKING:
     import torch
@@ -290,6 +290,19 @@ class TorchProducts:
             graph.replay()
 
         return replay
+
+
+def take_device(rank: int) -> None:
+    """Let this process, one of several, use a GPU of its own if there are as many; before it has kernels.
+
+    Torch, which owns the memory, and Numba, which launches, each have to be told. The simulator has one GPU.
+    """
+    import torch
+
+    devices = 0 if simulated() else torch.cuda.device_count()
+    if devices:
+        torch.cuda.set_device(rank % devices)
+        cuda.select_device(rank % devices)
 
 
 def _tensor(array: DeviceArray) -> torch.Tensor:
