@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from pcsim.analysis.places import Place, when
+from pcsim.tracing import provenance
 
 Verdict = Literal[
     "equal bits",
@@ -23,6 +24,7 @@ EQUAL: tuple[Verdict, ...] = ("equal bits", "equal within tolerance")
 NOT_COUNTED_COLUMNS = ("learning/seconds",)
 # Who made a trace, when and with what; the numbers themselves say whether that made a difference.
 NOT_COUNTED_ATTRIBUTES = (
+    provenance.NAME,
     "configuration",
     "created",
     "engine",
@@ -109,6 +111,14 @@ class Comparison:
         return min(places, key=when, default=None)
 
     @property
+    def likely_reasons(self) -> provenance.Pairs:
+        """Return what differs of what computed them, if numbers do and no attribute that counts does."""
+        if self.first is None or self.counted_attributes:
+            return {}
+        kernels = {name: pair for name, pair in self.attributes.items() if name == "kernels"}
+        return kernels | provenance.differences(*self.attributes.get(provenance.NAME, (None, None)))
+
+    @property
     def unmatched(self) -> dict[Verdict, list[str]]:
         """Return the columns that count and have no counterpart, other shapes or other rows, by verdict."""
         found: dict[Verdict, list[str]] = {kind: [] for kind in UNMATCHED}
@@ -120,4 +130,8 @@ class Comparison:
     def to_dict(self) -> dict[str, Any]:
         """Return a dictionary fit for JSON."""
         first = self.first
-        return asdict(self) | {"equal": self.equal, "first": None if first is None else asdict(first)}
+        return asdict(self) | {
+            "equal": self.equal,
+            "first": None if first is None else asdict(first),
+            "likely_reasons": self.likely_reasons,
+        }

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pcsim.analysis.places import Place
     from pcsim.analysis.verdict import ColumnComparison, Comparison
 
-MOST_NAMES = 3  # of columns in the verdict
+MOST_NAMES = 3  # of columns, or reasons, in the verdict
 MOST_ULPS = 10**6  # beyond that the other two measures say more
 COLOURS = {"equal bits": "green", "equal within tolerance": "green"}
 
@@ -38,7 +38,7 @@ def compare(
 ) -> None:
     """Compare two traces number by number; exit code 1 if they differ.
 
-    Wall-clock times and who made the traces when are shown but do not count.
+    Wall-clock times and what made the traces when are shown but do not count.
 
     Example: `pcsim compare traces/fast.h5 traces/event.h5 --table summary`
     """
@@ -75,10 +75,13 @@ def _show(found: Comparison) -> None:
     if found.first is not None:
         parts.append(f"first in {_words(found.first)}")
     console.print("; ".join(["[red]differ[/]", *map(escape, parts)]))
+    if reasons := found.likely_reasons:
+        words = [f"{name} ({a or 'none'} in A, {b or 'none'} in B)" for name, (a, b) in reasons.items()]
+        console.print(escape(f"a likely reason, if only last bits differ: {_names(words)}"), highlight=False)
 
 
 def _names(names: list[str]) -> str:
-    """Name the first of several columns, and how many more there are."""
+    """Name the first of several things, and how many more there are."""
     more = len(names) - MOST_NAMES
     return ", ".join(names[:MOST_NAMES]) + (f" and {more:,} more" if more > 0 else "")
 

@@ -189,6 +189,13 @@ def _activation(name: ActivationName) -> Callable[[Tensor], Tensor]:
     return known[name]
 
 
+def torch_threads() -> int:
+    """Return how many threads torch takes for a product."""
+    import torch
+
+    return torch.get_num_threads()
+
+
 def check_rule(rule: object) -> None:
     """Refuse what the baseline cannot do.
 

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from pcsim.engine.products import providers
 from pcsim.network.connection import Dense, as_matrix
 from pcsim.network.network import Network
 
@@ -66,8 +67,8 @@ def numbers_to_try(most: int) -> list[int]:
 def time_threads(network: Network, batch: int) -> dict[int, float]:
     """Return the median milliseconds of the largest prediction, by threads; one only for a library's."""
     from pcsim.kernels.cpu import CpuKernels
-    from pcsim.kernels.cpu_conv import CpuConvolution
     from pcsim.kernels.passes import BLOCKS
+    from pcsim.kernels.products import OwnProducts
 
     largest = max(network.connections, key=lambda connection: connection.multiplications)
     rng, dtype = np.random.default_rng(0), network.dtype
@@ -90,8 +91,7 @@ def time_threads(network: Network, batch: int) -> dict[int, float]:
             synapses.predict(activity, placed, bias, out)
             seconds.append(time.perf_counter() - start)
         milliseconds[threads] = 1e3 * float(np.median(seconds[-REPETITIONS:]))
-        widths = synapses.widths if isinstance(synapses, CpuConvolution) else (batch,)
-        if not all(kernels.same_bits_on_any_number_of_threads(width, weight) for width in widths):
+        if set(providers(largest, weight, batch, kernels).values()) != {OwnProducts.name}:
             break
     return milliseconds
 

@@ -9,8 +9,9 @@ from typing import Any
 from threadpoolctl import threadpool_info
 
 from pcsim.engine.threads import time_threads
-from pcsim.kernels.measured import Measured, processor
-from pcsim.kernels.products import Choices, machine, versions
+from pcsim.kernels.measured import Measured
+from pcsim.kernels.products import Choices
+from pcsim.kernels.software import processor, software
 from pcsim.network.network import Network
 
 SHAPES = ((64, 3072, 1024), (64, 1024, 1024))  # batch, inputs, outputs: the paper's network
@@ -23,7 +24,7 @@ class Machine:
     Attributes:
         processor: its name.
         cores: logical processors that this process may use.
-        versions: of the libraries that compute.
+        versions: of all that computes and records.
         blas: each loaded BLAS with the core type that it was built or chosen for.
         products: speed of each product, shape and library on one thread, fastest first.
         threads: milliseconds of one 1024 × 1024 prediction of 64 samples, by number of threads.
@@ -58,7 +59,7 @@ def examine() -> Machine:
     return Machine(
         processor(),
         cores,
-        versions("numpy", "numba", "torch") | {"openblas": machine()["openblas_core"] or "auto"},
+        software(),
         [f"{one['internal_api']} {one.get('architecture', '')}".strip() for one in threadpool_info()],
         choices.measured,
         time_threads(Network.dense([1024, 1024]), 64),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
@@ -14,12 +15,15 @@ from pcsim.engine.observer import Statistics
 from pcsim.engine.totals import Totals
 from pcsim.experiments.checkpoint import Bookmark
 from pcsim.experiments.experiment import Experiment
+from pcsim.experiments.provenance import computed_by
 from pcsim.experiments.task import Task
 from pcsim.hardware.clock import Hardware
 from pcsim.kernels import Kernels
 from pcsim.network.layer import Layer
 from pcsim.schedule.program import Program
+from pcsim.tracing import provenance
 from pcsim.tracing.probes import Probe
+from pcsim.tracing.reader import open_trace
 from pcsim.tracing.recorder import ROUNDING_FIELDS, Recorder
 from pcsim.tracing.writer import TraceWriter
 from pcsim.training.loop import Epoch
@@ -37,6 +41,8 @@ def open_writer(
 ) -> AbstractContextManager[TraceWriter | None]:
     """Return the run's trace, open: a new one, or the one that it goes on with; nothing without a path.
 
+    What computes the numbers may differ from one start of a run to the next: the trace says it of the last.
+
     Raises:
         TraceError: the path is taken, cannot be written, or is the trace of another run.
     """
@@ -48,9 +54,18 @@ def open_writer(
         "buffer_bytes": experiment.buffer_bytes,
         "storage": experiment.storage,
     }
+    facts, changed = computed_by(task, kernels), provenance.Pairs()
     if bookmark.resume and path.exists():
-        return TraceWriter.append(path, attributes, steps_done=bookmark.training_steps, **how)
-    return TraceWriter(path, attributes, overwrite=overwrite, **how)
+        with open_trace(path) as last:
+            changed = provenance.differences(last.attributes.get(provenance.NAME), facts)
+        writer = TraceWriter.append(path, attributes, steps_done=bookmark.training_steps, **how)
+    else:
+        writer = TraceWriter(path, attributes, overwrite=overwrite, **how)
+    writer.set(**{provenance.NAME: facts})
+    if changed:
+        words = "; ".join(f"{name}: {before} before, {now} now" for name, (before, now) in changed.items())
+        warnings.warn(f"{path}: its last bits may not be an undisturbed run's: {words}", stacklevel=3)
+    return writer
 
 
 def _attributes(task: Task, kernels: Kernels) -> dict[str, Any]:

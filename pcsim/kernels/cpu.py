@@ -82,16 +82,6 @@ class CpuKernels(AddingSteps):
         array[...] = 0
         return array.T
 
-    def same_bits_on_any_number_of_threads(self, batch: int, weight: Array) -> bool:
-        """Whether the products with a weight do not depend on how many threads share them.
-
-        Of a single sample only Adam takes what a library may compute; see `pcsim.kernels.online`.
-        """
-        needed = ("predict", "feedback", "hebbian") if batch > 1 else ("hebbian",)
-        return all(
-            isinstance(self.provider(product, batch, weight), products.OwnProducts) for product in needed
-        )
-
     def copy(self, values: Array, out: Array) -> None:
         """Out = values, (batch, n); sample by sample, as data comes, it is turned over in small blocks."""
         if (

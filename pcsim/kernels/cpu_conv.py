@@ -66,9 +66,9 @@ class CpuConvolution:
         self.steps = ConvolutionSteps(self, layer.kernel**2)
 
     @property
-    def widths(self) -> tuple[int, ...]:
+    def width(self) -> int:
         """Columns of the products that a provider is looked for; learning always takes our own."""
-        return (self._places * self._batch,)
+        return self._places * self._batch
 
     def place(self, weight: Array) -> Array:
         """Return the weight as it is."""
@@ -82,7 +82,7 @@ class CpuConvolution:
         """p_{l+1} = pool(f(conv(ĥ_l; W_l) + b_l)); weight (channels, terms)."""
         layer, batch, into = self._layer, self._batch, by_neuron(out)
         z = (self._z if self._leak is None else into).reshape(layer.channels, -1)
-        provider, image = self._kernels.provider("predict", self.widths[0], weight), flat(activity)
+        provider, image = self._kernels.provider("predict", self.width, weight), flat(activity)
 
         def part(first: int, last: int) -> None:
             for place, until in self._blocks(first, last, self._places):
@@ -182,7 +182,7 @@ class CpuConvolution:
         Threads share it by channels, for windows overlap.
         """
         layer, area = self._layer, self._layer.kernel**2
-        provider = self._kernels.provider("feedback", self.widths[0], weight)
+        provider = self._kernels.provider("feedback", self.width, weight)
         pixels = layer.image[1] * layer.image[2]
         at_once = self._channels_at_once(pixels * self._batch)
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from pcsim.errors import ConfigurationError, ShapeError
 from pcsim.kernels import Array
 from pcsim.kernels.cuda_device import Kernel, View, cuda
-from pcsim.kernels.cuda_simulator import SimulatedStream
+from pcsim.kernels.cuda_simulator import SimulatedStream, simulated
 
 if TYPE_CHECKING:
     import torch
@@ -117,7 +117,13 @@ class DeviceArray:
 
 
 class Products(Protocol):
-    """Where arrays live and who multiplies."""
+    """Where arrays live and who multiplies.
+
+    Attributes:
+        name: who multiplies, and on what.
+    """
+
+    name: str
 
     def zeros(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> DeviceArray:
         """Return a new array of zeros."""
@@ -156,6 +162,8 @@ class Products(Protocol):
 
 class HostProducts:
     """NumPy on copies, for the simulator: slow, and right."""
+
+    name = "numpy, on a simulated GPU"
 
     def __init__(self) -> None:
         self._stream = SimulatedStream()
@@ -199,6 +207,9 @@ class TorchProducts:
     Args:
         device: of torch; "cpu" serves to test the products where there is no GPU, without kernels.
 
+    Attributes:
+        name: torch, and the GPU's.
+
     Raises:
         ConfigurationError: torch finds no such device.
     """
@@ -215,6 +226,7 @@ class TorchProducts:
             )
         self._torch, self._device = torch, device
         self._on_gpu = device.startswith("cuda")
+        self.name = f"torch, on {torch.cuda.get_device_name() if self._on_gpu else device}"
         self._streams: dict[int, Any] = {}
         self._staging: WeakKeyDictionary[DeviceArray, tuple[torch.Tensor, torch.cuda.Event | None]] = (
             WeakKeyDictionary()
@@ -278,6 +290,19 @@ class TorchProducts:
             graph.replay()
 
         return replay
+
+
+def take_device(rank: int) -> None:
+    """Let this process, one of several, use a GPU of its own if there are as many; before it has kernels.
+
+    Torch, which owns the memory, and Numba, which launches, each have to be told. The simulator has one GPU.
+    """
+    import torch
+
+    devices = 0 if simulated() else torch.cuda.device_count()
+    if devices:
+        torch.cuda.set_device(rank % devices)
+        cuda.select_device(rank % devices)
 
 
 def _tensor(array: DeviceArray) -> torch.Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -76,24 +75,6 @@ def keep(
             section = {"machine": machine, "measured": [asdict(line) for line in kept]}
             _write(path, json.dumps(section | {"others": others[:MOST_OTHERS]}, indent=1))
     return kept
-
-
-def processor() -> str:
-    """Return the processor's name; where it has none, as on ARM, its maker's numbers."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    facts = dict(line.split(":", 1) for line in lines if ":" in line)
-    named = {key.strip(): value.strip() for key, value in facts.items()}
-    for keys in (
-        ("model name", "cpu family", "model"),
-        ("CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision"),
-    ):
-        model = " ".join(named[key] for key in keys if named.get(key))
-        if model:
-            return model
-    return platform.processor() or platform.machine()
 
 
 def _sections(path: Path) -> list[dict[str, Any]]:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,8 +18,9 @@ import numpy as np
 from pcsim.kernels import Array, blocked, loops
 from pcsim.kernels.cache import cache_folder
 from pcsim.kernels.crew import ALONE, Crew, one_thread_a_library
-from pcsim.kernels.measured import Key, Measured, keep, load, processor
+from pcsim.kernels.measured import Key, Measured, keep, load
 from pcsim.kernels.scratch import Scratch
+from pcsim.kernels.software import installed, processor, versions
 
 REPETITIONS = 7
 BLOCK_BYTES = 2**21  # of a gradient that is used while it is hot
@@ -257,7 +256,7 @@ class Choices:
     @property
     def names(self) -> tuple[str, ...]:
         """What this machine has."""
-        return tuple(name for name in MAKERS if name != "torch" or _installed("torch"))
+        return tuple(name for name in MAKERS if name != "torch" or installed("torch"))
 
     def best(self, product: str, batch: int, inputs: int, outputs: int, dtype: str) -> Provider:
         """Return the fastest provider of a product of this shape."""
@@ -291,24 +290,6 @@ def machine() -> dict[str, str]:
     """Return what a self-test depends on: processor, libraries, what steers them, and who is tested."""
     core = {"openblas_core": os.environ.get("OPENBLAS_CORETYPE", "")}
     return {"processor": processor(), **versions("numpy", "torch"), **core, "providers": " ".join(MAKERS)}
-
-
-def versions(*names: str) -> dict[str, str]:
-    """Return the versions of those libraries that are here."""
-    return {name: _version(name) for name in names if _installed(name)}
-
-
-def _installed(name: str) -> bool:
-    """Return whether a library can be imported; a folder that happens to have its name is none."""
-    found = find_spec(name)
-    return found is not None and found.origin is not None
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:  # it was not installed by a package manager
-        return "unknown"
 
 
 def measure(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pcsim.tracing.provenance import NAME, in_short
 from pcsim.tracing.reader import TraceReader
 from pcsim.tracing.table_reader import TableReader
 
@@ -40,6 +41,7 @@ class Run:
         simulated_time: in the hardware's time units.
         seconds: of wall-clock time.
         kernels: who did the arithmetic.
+        computed_by: what its last bits depend on, in words by name.
         created: start of the run, ISO 8601.
         pcsim_version: that wrote the trace.
         schema_version: of the trace.
@@ -70,6 +72,7 @@ class Run:
     simulated_time: float | None
     seconds: float | None
     kernels: str | None
+    computed_by: dict[str, str]
     created: str | None
     pcsim_version: str | None
     schema_version: int | None
@@ -123,6 +126,7 @@ def read_run(trace: TraceReader) -> Run:
         recorded=rows_of(trace, "summary"),
         events=rows_of(trace, "events"),
         kernels=_text(given.get("kernels")),
+        computed_by=in_short(given.get(NAME)),
         created=_text(given.get("created")),
         pcsim_version=_text(given.get("pcsim_version")),
         schema_version=_whole(given.get("schema_version")),

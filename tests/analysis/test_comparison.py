@@ -140,6 +140,33 @@ def test_what_does_not_count_is_shown(twin):
     assert found.counted_attributes == ["order"]
 
 
+def test_a_likely_reason_is_named(twin, command):
+    """Numbers that differ in last bits sent users looking for a bug, where another library multiplied."""
+
+    def upgraded(file):
+        facts = json.loads(file.attrs["computed_by"])
+        facts["versions"]["numpy"] = "1.0"
+        file.attrs["computed_by"] = json.dumps(facts)
+
+    def other_numbers(file):
+        upgraded(file)
+        file["summary/squared_error"][0, 4, 2] += 1e-12
+
+    def other_run(file):
+        other_numbers(file)
+        file.attrs["seed"] = 77
+
+    assert not compare(*twin(upgraded)).likely_reasons
+    assert compare(*twin(upgraded)).equal
+    assert not compare(*twin(other_run)).likely_reasons
+    pair = twin(other_numbers)
+    assert compare(*pair).likely_reasons == {"numpy": (np.__version__, "1.0")}
+    words = " ".join(command("compare", *pair).stdout.split())
+    assert words.endswith(
+        f"a likely reason, if only last bits differ: numpy ({np.__version__} in A, 1.0 in B)"
+    )
+
+
 def test_missing_columns_rows_and_shapes(summary_trace, make):
     """Each way in which there is nothing to compare has its own verdict, and none counts as equal."""
     rows = np.arange(24.0).reshape(4, 3, 2)

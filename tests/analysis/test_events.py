@@ -111,6 +111,7 @@ def test_damaged_events_are_refused(make, tmp_path, refused, damage, words):
 def test_whole_events_are_whole(make, order):
     """No order writes what the check refuses."""
     with open_trace(make(order, "event").path) as trace:
+        assert trace.table("events").rows > 0
         trace.verify()
 
 

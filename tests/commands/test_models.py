@@ -20,6 +20,7 @@ from pcsim.export.recorded import Recording
 from pcsim.tracing.reader import open_trace
 
 MODELS = Path(__file__).parents[2] / "models"
+ADVISING = sorted(path for path in MODELS.glob("*.toml") if "learning={" in path.read_text())
 DENSE, CONV = (3072, 1024, 1024, 1024, 10), (3072, 12544, 3200, 1024, 10)
 AUTOENCODER = (3072, 1024, 256, 20, 256, 1024, 3072)
 # File: sizes, data, T, ε, epochs, MQ's α, ρ, learns the output from; method.md's table of published networks.
@@ -75,12 +76,14 @@ def test_figures():
     assert five.network == load_model(MODELS / "cifar10_autoencoder.toml").network
 
 
-@pytest.mark.parametrize("path", sorted(MODELS.glob("*.toml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", ADVISING, ids=lambda path: path.stem)
 def test_commands_in_comments_work(path):
-    """Every `--set 'learning={…}'` that a comment advises gives a valid model."""
+    """Every `--set 'learning={…}'` that a comment advises gives a valid model with that rule."""
     text = "".join(line for line in path.read_text().splitlines(True) if line.startswith("#"))
-    for rule in re.findall(r"'(?:learning=)?(\{[^']*\})'", text):
-        load_model(path, [f"learning={rule}"])
+    rules = re.findall(r"'(?:learning=)?(\{rule=\"(\w+)\"[^']*\})'", text)
+    assert len(rules) == text.count("rule=") > 0
+    for rule, name in rules:
+        assert load_model(path, [f"learning={rule}"]).learning.rule == name
 
 
 def test_models_lists_every_file_in_a_line():

@@ -1,15 +1,14 @@
 """The file of self-tests: shared by processes and machines, and perhaps damaged."""
 
 import json
-import sys
 import threading
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from pcsim.kernels import measured, products
-from pcsim.kernels.measured import Measured, keep, load, processor
+from pcsim.kernels import measured
+from pcsim.kernels.measured import Measured, keep, load
 
 HERE, THERE = {"processor": "one"}, {"processor": "another"}
 NAMES = ("pcsim", "numpy")
@@ -106,26 +105,3 @@ def test_nobody_is_waited_for_for_long(tmp_path, monkeypatch):
         assert mine
         assert keep(path, HERE, NAMES, [line("pcsim"), line("pcsim", 1)]) == [LINE, line("pcsim", 1)]
     assert load(path, HERE, NAMES) == [LINE]
-
-
-ARM = "processor\t: 0\nCPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x3\nCPU part\t: 0xd0c\n"
-X86 = "processor\t: 0\nvendor_id\t: A\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\n"
-
-
-@pytest.mark.parametrize(("told", "name"), [(ARM, "0x41 8 0x3 0xd0c"), (X86, "AMD EPYC 25 17")])
-def test_processors_have_names(told, name, monkeypatch):
-    """Two different ARM processors had the same name, none, and took over each other's choices."""
-    monkeypatch.setattr(Path, "read_text", lambda _: told)
-    assert processor() == name
-
-
-def test_a_folder_is_no_library(tmp_path, monkeypatch):
-    """A folder called torch, where pcsim is run, looked like an installed torch."""
-    (tmp_path / "heavy_library").mkdir()
-    monkeypatch.syspath_prepend(tmp_path)
-    assert not products._installed("heavy_library")
-    (tmp_path / "light_library.py").touch()
-    assert products._installed("light_library")
-    assert products._version("light_library") == "unknown"
-    assert products._installed("numpy")
-    assert "heavy_library" not in sys.modules

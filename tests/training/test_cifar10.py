@@ -170,26 +170,31 @@ def test_malicious_pickle_does_nothing(tmp_path, protocol):
 
 
 @pytest.mark.parametrize(
-    "attack",
+    ("attack", "reason"),
     [
-        b"cnumpy\nload\n(U\x04a.py\x88\x85tR.",  # other functions of NumPy unpickle or write
-        b"cnumpy.core.multiarray\nfromfile\n.",
-        b"cbuiltins\neval\n(U\x011tR.",
-        b"cnumpy\ndtype.__class__\n.",
-        b"\x8c\x02os\x8c\x06system\x93(U\x02idtR.",
-        b"(U\x02idios\nsystem\n.",  # INST
-        b"(cos\nsystem\nU\x02ido.",  # OBJ
-        b"cnumpy\ndtype\nU\x02u1\x85\x81.",  # NEWOBJ
-        b"\x82\x01.",  # EXT1
-        b"U\x02idQ.",  # BINPERSID
-        b"c_codecs\nencode\nX\x02\x00\x00\x00idX\x03\x00\x00\x00hex\x86R.",
-        b"cnumpy\ndtype\n(U\x02u1tRU\x01xb.",  # BUILD with what is no tuple
-        b"c_codecs\nencode\n}U\x01xU\x01ysb.",  # BUILD sets attributes
+        # other functions of NumPy unpickle or write
+        (b"cnumpy\nload\n(U\x04a.py\x88\x85tR.", "the name 'numpy.load'"),
+        (b"cnumpy.core.multiarray\nfromfile\n.", "the name 'numpy.core.multiarray.fromfile'"),
+        (b"cbuiltins\neval\n(U\x011tR.", "the name 'builtins.eval'"),
+        (b"cnumpy\ndtype.__class__\n.", "the name 'numpy.dtype.__class__'"),
+        (b"\x8c\x02os\x8c\x06system\x93(U\x02idtR.", "the name 'os.system'"),
+        (b"(U\x02idios\nsystem\n.", "opcode INST"),
+        (b"(cnumpy\ndtype\nU\x02u1o.", "opcode OBJ"),
+        (b"cnumpy\ndtype\nU\x02u1\x85\x81.", "opcode NEWOBJ"),
+        (b"\x82\x01.", "opcode EXT1"),
+        (b"U\x02idQ.", "opcode BINPERSID"),
+        (
+            b"c_codecs\nencode\nX\x02\x00\x00\x00idX\x03\x00\x00\x00hex\x86R.",
+            "a call of what is no NumPy array",
+        ),
+        # BUILD with what is no tuple, and BUILD that sets attributes
+        (b"cnumpy\ndtype\n(U\x02u1tRU\x01xb.", "an array that is none of uint8"),
+        (b"c_codecs\nencode\n}U\x01xU\x01ysb.", "an array that is none of uint8"),
     ],
 )
-def test_nothing_else_is_called(attack):
-    """No other name, no other way to call, no attribute that is set."""
-    refused(lambda: read_pickle(b"\x80\x02" + attack, "batch"))
+def test_nothing_else_is_called(attack, reason):
+    """No other name, no other way to call, no attribute that is set: each is refused for that very reason."""
+    assert f"pickle with {reason}: " in refused(lambda: read_pickle(b"\x80\x02" + attack, "batch"))
 
 
 def array_state(shape: bytes, raw: bytes) -> bytes:
@@ -249,12 +254,17 @@ def test_memory_follows_the_file(attack):
 
 
 @pytest.mark.parametrize(
-    "attack",
-    [b"]" * 10**6, b"(" * 150_000 + b"N" + b"t" * 150_000, b"\x80\x02}N\x85" + b"\x85" * 150_000 + b"Ns."],
+    ("attack", "reason"),
+    [
+        (b"]" * 10**6, "more than 200000 opcodes"),
+        (b"(" * 150_000 + b"N" + b"t" * 150_000, "more than 200000 opcodes"),
+        (b"\x80\x02}N\x85" + b"\x85" * 150_000 + b"Ns.", "a key that is no text"),
+    ],
+    ids=["lists", "marks", "tuples"],
 )
-def test_depth_and_length_end_in_one_line(attack):
+def test_depth_and_length_end_in_one_line(attack, reason):
     """Deeply nested tuples overflow the stack of whoever hashes or prints them."""
-    refused(lambda: read_pickle(attack, "batch"))
+    assert f"pickle with {reason}: " in refused(lambda: read_pickle(attack, "batch"))
 
 
 # ---------------------------------------------------------------------------------------------- archive

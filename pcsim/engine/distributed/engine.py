@@ -23,6 +23,7 @@ from pcsim.engine.distributed.team import Command, Team
 from pcsim.engine.distributed.wire import Inlet, Lane, Outlet, Times
 from pcsim.engine.distributed.worker import sums_of
 from pcsim.engine.observer import Observer, Statistics, onlookers
+from pcsim.engine.products import settle_products
 from pcsim.engine.state import Facts, learnt, relearn
 from pcsim.errors import ConfigurationError, NonFiniteError, ShapeError
 from pcsim.kernels import Array, Kernels
@@ -83,7 +84,7 @@ class DistributedEngine:
         self._batch, self._share = batch, batch // distribution.replicas
         self.heard, self.observers = echoing(program), list[Observer]()
         self._watches = tuple(watches)
-        _settle_products(program, self._share, kernels)
+        settle_products(program.network, self._share, kernels)
         self._begin(rule, kernels, backend, distribution)
         network = program.network
         self._echoes = tuple(
@@ -379,21 +380,6 @@ def _check_portable(parts: Sequence[Part]) -> None:
             f"order or rule cannot be sent to another process ({error}): expected functions and classes at "
             "the top of a module"
         ) from error
-
-
-def _settle_products(program: Program, batch: int, kernels: Kernels) -> None:
-    """Let this process alone find out which products are the fastest; the others read its result."""
-    from pcsim.kernels.cpu import CpuKernels
-    from pcsim.network.connection import as_matrix
-
-    if not isinstance(kernels, CpuKernels):
-        return
-    network = program.network
-    for connection, (weight, _) in zip(network.connections, network.parameters, strict=True):
-        synapses = connection.synapses(kernels, batch, network.dtype)
-        for width in getattr(synapses, "widths", (batch,)):
-            for product in ("predict", "feedback", "hebbian"):
-                kernels.provider(product, width, as_matrix(weight))
 
 
 def _zeros(rows: int, columns: int) -> Callable[[], Array]:

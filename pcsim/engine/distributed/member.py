@@ -38,6 +38,10 @@ class Member:
 
     def __init__(self, part: Part, wire: Wire) -> None:
         self.part, self._wire = part, wire
+        if part.backend == "cuda":
+            from pcsim.kernels.cuda_arrays import take_device
+
+            take_device(wire.rank)
         kernels = make_kernels(part.backend, part.dtype, part.threads)
         self._dtype = np.dtype(part.dtype)
         below, above = wire.rank - 1, wire.rank + 1

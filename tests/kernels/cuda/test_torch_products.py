@@ -60,6 +60,11 @@ def test_arrays_are_copied_and_converted(products):
     assert (len(other), other.shape, other.size) == (2, (2, 3), 6)
 
 
+def test_who_multiplies_has_a_name(products):
+    """A trace says it: cuBLAS rounds by the GPU that it runs on."""
+    assert products.name == "torch, on cpu"
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_no_gpu_is_said_in_one_line():
     """A user who asks for the backend without a GPU learns what to do."""
