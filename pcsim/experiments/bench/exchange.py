@@ -1,7 +1,7 @@
 """How far two processors are from each other: how long a line of the cache takes to the other and back.
 
-Threads that share a training step hand activities to each other. Cores with a common cache do it in some 60
-nanoseconds, others take two or three times as long, and the host of a virtual machine may move its processors
+Threads that share a training step hand activities to each other. Cores with a common cache do it in less than
+100 nanoseconds, others take three times as long, and the host of a virtual machine may move its processors
 from the one case to the other between two rounds.
 """
 
