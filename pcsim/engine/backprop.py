@@ -8,6 +8,7 @@ same trace.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -36,9 +37,11 @@ class BackpropEngine:
         batch: samples a mini-batch.
         statistics: gets the loss as the output layer's free energy.
         observers: are told that steps begin and end; there are no operations to tell of.
+        threads: of torch's products; as many as torch takes now if not given.
 
     Attributes:
         observers: as given.
+        threads: see above.
 
     Raises:
         ConfigurationError: another learning rule, or torch is not installed.
@@ -51,6 +54,7 @@ class BackpropEngine:
         batch: int,
         statistics: Statistics,
         observers: Sequence[Observer] = (),
+        threads: int | None = None,
     ) -> None:
         self.layers = network.layers(batch)
         self._network, self._statistics, self.observers = network, statistics, tuple(observers)
@@ -59,6 +63,7 @@ class BackpropEngine:
         import torch
 
         self._torch = torch
+        self.threads = threads or torch.get_num_threads()
         self._parameters = [
             tuple(torch.from_numpy(array).requires_grad_() for array in pair) for pair in network.parameters
         ]
@@ -76,17 +81,20 @@ class BackpropEngine:
         set_targets(self.layers, inputs, targets)
         for observer in self.observers:
             observer.begin_step(self._step)
-        wanted = self._torch.from_numpy(targets)
-        self._optimizer.zero_grad(set_to_none=True)
-        prediction = self.forward(self._torch.from_numpy(inputs))
-        loss, said = self._loss(prediction, wanted)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._optimizer.step()
-        squared_error = 0.5 * float(((wanted - said.detach()) ** 2).sum()) / len(targets)
-        self._statistics.note(0, self._network.top, squared_error, float(loss.detach()))
+        with torch_takes(self.threads):
+            self._learn(self._torch.from_numpy(inputs), self._torch.from_numpy(targets))
         self._step += 1
         for observer in self.observers:
             observer.end_step()
+
+    def _learn(self, inputs: Tensor, targets: Tensor) -> None:
+        """Go forward and backward, and update."""
+        self._optimizer.zero_grad(set_to_none=True)
+        loss, said = self._loss(self.forward(inputs), targets)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        squared_error = 0.5 * float(((targets - said.detach()) ** 2).sum()) / len(targets)
+        self._statistics.note(0, self._network.top, squared_error, float(loss.detach()))
 
     def state(self) -> tuple[dict[str, Array], Facts]:
         """Return what decides the mini-batches to come."""
@@ -187,6 +195,19 @@ def _activation(name: ActivationName) -> Callable[[Tensor], Tensor]:
         "identity": lambda activity: activity,
     }
     return known[name]
+
+
+@contextmanager
+def torch_takes(threads: int) -> Iterator[None]:
+    """Let torch take so many threads: others in the process, our kernels above all, have it take one."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def torch_threads() -> int:

@@ -57,7 +57,7 @@ def set_up(task: Task, kernels: Kernels, writer: TraceWriter | None) -> Iterator
         with _distributed(task, kernels, writer) as setup:
             yield setup
     elif task.engine == "backprop":
-        yield _backprop(task, writer)
+        yield _backprop(task, kernels, writer)
     else:
         yield _in_this_process(task, kernels, writer)
 
@@ -96,11 +96,12 @@ def _engine(
     return fast, totals
 
 
-def _backprop(task: Task, writer: TraceWriter | None) -> Setup:
+def _backprop(task: Task, kernels: Kernels, writer: TraceWriter | None) -> Setup:
     """Set up backpropagation: no iterations, nothing to tell of activities, errors and messages."""
     experiment, network = task.experiment, task.experiment.network
     statistics = Statistics(task.iterations, network.top)
-    engine = BackpropEngine(network, experiment.rule, experiment.batch, statistics, [statistics])
+    threads = getattr(kernels, "threads", None)  # who chose them for the kernels means the baseline, too
+    engine = BackpropEngine(network, experiment.rule, experiment.batch, statistics, [statistics], threads)
     recorder = None
     if writer is not None:
         recorder = make_recorder(task, writer, engine.layers, statistics)

@@ -27,7 +27,7 @@ def _who_multiplies(task: Task, kernels: Kernels) -> tuple[int, str | dict[str, 
     if task.engine == "backprop":
         from pcsim.engine.backprop import torch_threads
 
-        return torch_threads(), "torch"
+        return getattr(kernels, "threads", None) or torch_threads(), "torch"
     if isinstance(kernels, ModuleType):
         threads = [int(one["num_threads"]) for one in threadpool_info() if one["user_api"] == "blas"]
         return max(threads, default=1), "numpy"

@@ -130,3 +130,33 @@ def test_inference_learning_of_convolutions_tends_to_it():
         updates.append([(w - old).ravel() for (w, _), old in zip(network.parameters, before, strict=True)])
     for ours, theirs in zip(*updates, strict=True):
         assert ours @ theirs / np.linalg.norm(ours) / np.linalg.norm(theirs) > 0.999
+
+
+@pytest.fixture
+def torch_as_before():
+    """Torch with the number of threads that it had."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_threads_stay_what_they_were(torch_as_before):
+    """Our kernels have torch keep to one thread while they test themselves, in the middle of a run, too."""
+    seen, torch_threads = [], torch.get_num_threads
+
+    class Watch(BackpropEngine):
+        """Looks in the middle of a step."""
+
+        def forward(self, inputs):
+            seen.append(torch_threads())
+            return super().forward(inputs)
+
+    network, rng = Network.dense((4, 3, 2)), np.random.default_rng(0)
+    inputs, targets = rng.random((8, 4), np.float32), np.eye(2, dtype=np.float32)[[0, 1] * 4]
+    torch.set_num_threads(2)
+    given, own = (Watch(network, SGD(0.1), 8, Statistics(0, 2), threads=count) for count in (3, None))
+    torch.set_num_threads(1)
+    for engine in (given, own):
+        engine.step(inputs, targets)
+        assert torch.get_num_threads() == 1
+    assert seen == [3, 2]
