@@ -50,10 +50,10 @@ def test_blocks_do_what_the_loop_does(case, size, dtype):
 @pytest.mark.parametrize("case", CASES)
 def test_threads_change_no_bit(case, dtype):
     """A run on two threads gives the trace of a run on one, norms included."""
-    size, found = 70 * BLOCK + 17, []
+    size, found = 12 * BLOCK + 17, []
     for threads in (1, 2, 3):
         crew = Crew(threads)
-        for _ in range(20):  # helpers come late
+        for _ in range(10):  # helpers come late
             given = operands(case, size, dtype)
             norm = CASES[case][0](crew, *given)
         found.append([np.float64(norm).tobytes(), *(np.asarray(one).tobytes() for one in given)])
