@@ -34,7 +34,7 @@ def find_model(given: str | PathLike[str]) -> Path:
         ConfigurationError: a bare name that is neither a file nor a shipped model.
     """
     path = Path(given)
-    if path.suffix == ".toml" or path.is_file() or not _is_bare(path):
+    if path.suffix == ".toml" or _is_file(path) or not _is_bare(path):
         return path
     shipped = _shipped(path)
     if shipped is None:
@@ -48,7 +48,15 @@ def find_model(given: str | PathLike[str]) -> Path:
 
 def _shipped(path: Path) -> Path | None:
     file = models_folder() / f"{path}.toml"
-    return file if _is_bare(path) and not path.is_file() and file.is_file() else None
+    return file if _is_bare(path) and not _is_file(path) and _is_file(file) else None
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is such a file; a name that no file can have, too long for one, names none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _is_bare(path: Path) -> bool:

@@ -42,3 +42,12 @@ def test_a_name_that_is_none(tmp_path, monkeypatch):
     with pytest.raises(ConfigurationError, match=r"model 'digts': no such file.* did you mean 'digits'"):
         find_model("digts")
     assert not names_model(Path("run.h5"))
+
+
+def test_a_name_that_no_file_can_have(tmp_path, monkeypatch):
+    """Python asks the system for such a file, which refuses the question: no traceback comes of it."""
+    monkeypatch.chdir(tmp_path)
+    long = "x" * 300
+    assert not names_model(Path(long))
+    with pytest.raises(ConfigurationError, match="no such file"):
+        find_model(long)
