@@ -6,8 +6,10 @@ import warnings
 import h5py
 import numpy as np
 import pytest
+import torch
 
 import pcsim
+from pcsim.engine.backprop import BackpropEngine
 from pcsim.kernels.cpu import CpuKernels
 from pcsim.kernels.products import Choices
 from pcsim.kernels.software import processor
@@ -65,6 +67,21 @@ def test_libraries(tmp_path):
     assert facts(tmp_path / "t.h5")["threads"] >= 1
     pcsim.run(experiment(1), engine="backprop", trace=tmp_path / "b.h5")
     assert facts(tmp_path / "b.h5")["products"] == "torch"
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_backpropagation_takes_the_threads_that_are_named(tmp_path, monkeypatch, threads):
+    """The trace names the kernels' threads: torch takes as many, not one for each processor."""
+    taken, forward = set(), BackpropEngine.forward
+
+    def watched(self, inputs):
+        taken.add(torch.get_num_threads())
+        return forward(self, inputs)
+
+    monkeypatch.setattr(BackpropEngine, "forward", watched)
+    pcsim.run(experiment(1), engine="backprop", kernels=CpuKernels(threads), trace=tmp_path / "b.h5")
+    assert facts(tmp_path / "b.h5")["threads"] == threads
+    assert taken == {threads}
 
 
 @pytest.mark.parametrize("choices", [ByNumpy, Choices], ids=["a library", "our own"])
