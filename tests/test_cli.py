@@ -141,7 +141,7 @@ def test_info(trained):
     assert "probes/error-flow" in shown.stdout
     assert "summary: iteration 4, layer 3, connection 3" in shown.stdout
     facts = {line.split()[0]: line.split()[1:] for line in shown.stdout.splitlines() if line.split()}
-    assert (facts["threads"], facts["products"]) == (["1"], ["pcsim", "8"])
+    assert (facts["threads"], facts["products"]) == (["1"], ["8", "by", "pcsim"])
     told = json.loads(pcsim("info", runs[0]["trace"], "--json", cwd=folder).stdout)
     assert told["attributes"]["order"] == "sequential"
     assert told["attributes"]["configuration"]["network"]["layers"] == [64, 128, 128, 10]

@@ -54,7 +54,7 @@ def facts(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
         "kernels": lambda run: run.kernels,
         "processor": lambda run: run.computed_by.get("processor"),
         "threads": lambda run: run.computed_by.get("threads"),
-        "products by": lambda run: run.computed_by.get("products"),
+        "products": lambda run: run.computed_by.get("products"),
         "versions": lambda run: run.computed_by.get("versions"),
         "state": lambda run: run.state,
         "epochs": lambda run: _whole(run.epochs),

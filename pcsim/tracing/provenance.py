@@ -26,8 +26,9 @@ def _words(name: str, value: object) -> str:
     """Return a fact on one line."""
     if not isinstance(value, dict):
         return str(value)
-    counted = Counter(map(str, value.values())) if name == "products" else value
-    return ", ".join(f"{one} {number}" for one, number in sorted(counted.items()))
+    if name == "products":  # "pcsim 8" would read like a version
+        return ", ".join(f"{number} by {one}" for one, number in sorted(Counter(value.values()).items()))
+    return ", ".join(f"{one} {version}" for one, version in sorted(value.items()))
 
 
 def differences(one: object, other: object) -> Pairs:

@@ -60,7 +60,7 @@ def test_a_report_of_every_order_and_engine(runs, tmp_path):
         assert str(path) in page.words
         assert f"{order}, T = 3" in page.words
         assert engine in page.words
-    assert all(fact in page.words for fact in ("processor", "threads", "products by", "openblas auto"))
+    assert all(fact in page.words for fact in ("processor", "threads", "productsnumpy", "openblas auto"))
     fast = [run for run in RUNS if run[1] == "fast"]
     assert page.words.count("run with --engine event") == 2  # timeline and traffic, all runs in a sentence
     gap = next(line for line in page.words.splitlines() if line.startswith("No events in "))

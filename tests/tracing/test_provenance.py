@@ -28,10 +28,10 @@ def test_in_short():
     assert in_short(BY_A_LIBRARY) == {
         "processor": "AMD EPYC 25 17",
         "threads": "1",
-        "products": "pcsim 1, torch 1",
+        "products": "1 by pcsim, 1 by torch",
         "versions": "h5py 3.16.0, numpy 2.4.6, python 3.11.7",
     }
-    assert in_short(FACTS)["products"] == "pcsim 2"
+    assert in_short(FACTS)["products"] == "2 by pcsim"
     assert in_short(FACTS | {"products": "torch"})["products"] == "torch"
 
 
@@ -45,7 +45,7 @@ def test_in_short():
         (FACTS, changed(FACTS, threads=2), {}),
         (BY_A_LIBRARY, changed(BY_A_LIBRARY, threads=2), {"threads": ("1", "2")}),
         (FACTS, BY_A_LIBRARY, {"predict 8x6x5": ("pcsim", "torch")}),
-        (FACTS, FACTS | {"products": "torch"}, {"products": ("pcsim 2", "torch")}),
+        (FACTS, FACTS | {"products": "torch"}, {"products": ("2 by pcsim", "torch")}),
     ],
     ids=["none", "version", "new", "recording only", "own on threads", "threads", "product", "all products"],
 )
