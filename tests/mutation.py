@@ -58,6 +58,7 @@ class Bug:
         path.write_text(text.replace(self.old, self.new))
 
 
+SPARSE = "tests/kernels/test_sparse.py"
 ONLINE = "tests/kernels/test_online.py"
 
 
@@ -82,7 +83,7 @@ network = of("network/network.py", NETWORK, ENGINES)
 clock = of("hardware/clock.py", EVENT)
 rule = of("learning/mq.py", LEARNING)
 verifier = of("experiments/verify.py", GOLDEN)
-tiles, blocked = of("kernels/tiles.py", CPU), of("kernels/blocked.py", CPU)
+tiles, blocked = of("kernels/tiles.py", CPU), of("kernels/blocked.py", CPU, SPARSE)
 cpu, products = of("kernels/cpu.py", CPU), of("kernels/products.py", CPU)
 mail, passes = of("kernels/mail.py", "tests/kernels/test_crew.py"), of("kernels/passes.py", ONLINE)
 measured = of("kernels/measured.py", CPU, "tests/kernels/test_measured.py")
@@ -97,7 +98,8 @@ sweeping = of("experiments/sweep/cluster.py", "tests/experiments/sweep/test_clus
 steps, loops = of("kernels/steps.py", CPU), of("kernels/loops.py", CPU)
 joined, together = of("kernels/loops.py", FUSION), of("kernels/cpu.py", FUSION, CPU)
 placed, predictor = of("network/network.py", ONLINE), of("network/predictor.py", ONLINE)
-layout = of("kernels/layout.py", CPU)
+layout, vectors = of("kernels/layout.py", CPU), of("kernels/vectors.py", CPU, SPARSE)
+sparse = of("kernels/sparse.py", SPARSE)
 elementwise = of("kernels/elementwise.py", "tests/kernels/test_elementwise.py")
 exchange = of("experiments/bench/exchange.py", "tests/benchmarks/test_bench_exchange.py")
 convolution, conv_loops = of("kernels/reference_conv.py", CONV), of("kernels/conv_loops.py", CONV)
@@ -113,8 +115,14 @@ conv_program = of("schedule/program.py", CONV_ENGINES)
 BUGS = [
     # Our own products
     tiles('icmp_signed("<", numbers,', 'icmp_signed("<=", numbers,'),
-    tiles('self._call("fabs", self.vector, [total])', "total"),
-    tiles("[scale, total, self._load(place, mask)]", "[scale, total, self.zero]"),
+    vectors('[self.call("fabs", self.vector, [one]) for one in row]', "row"),
+    tiles("(scale, total, self.load(place, mask))", "(scale, total, self.zero)"),
+    sparse("count += value != 0", "count += value > 0"),
+    sparse("max(count + count % AT_ONCE, AT_ONCE)", "max(count, AT_ONCE)"),
+    sparse("        values[row, count:until], places[row, count:until] = 0, 0\n", ""),
+    sparse("if error.shape[1] < LEAST_BATCH:", "if error.shape[1] <= LEAST_BATCH:"),
+    blocked("            first = whole\n", ""),
+    blocked("found[panel], found[panel + 1] = one, two", "found[panel], found[panel + 1] = two, one"),
     blocked("out[row] = bias[row]", "out[row] = 0"),
     blocked("row, left, to = 0, term * inputs + first, sample", "row, left, to = 0, term * inputs, sample"),
     blocked("terms = min(TERMS, inputs - term)", "terms = TERMS"),

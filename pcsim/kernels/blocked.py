@@ -14,8 +14,9 @@ import numpy as np
 from pcsim.kernels import Array, loops
 from pcsim.kernels.compiler import VECTOR_BYTES, VECTOR_REGISTERS
 from pcsim.kernels.crew import ROWS
-from pcsim.kernels.loops import AdamConstants, compiled
+from pcsim.kernels.loops import AdamConstants, compiled, in_order
 from pcsim.kernels.mail import Mail, address_of, block_function, do_blocks, new_mail
+from pcsim.kernels.sparse import AT_ONCE, Indices, active, sparse_tile, worth_listing
 from pcsim.kernels.tiles import tile
 
 # Rows by vectors. Four rows need one load a multiplication and leave registers to spare. The twelve of the
@@ -24,6 +25,9 @@ from pcsim.kernels.tiles import tile
 WIDE, TALL = (4, 12) if VECTOR_REGISTERS >= 32 else (2, 6)
 four_by_wide, one_by_wide = tile(4, WIDE), tile(1, WIDE)
 tall_by_two, four_by_two, one_by_two = tile(TALL, 2, ahead=128), tile(4, 2), tile(1, 2)
+
+TOGETHER = 2  # panels that share a row's list of active samples: their sums fill the registers
+four_of_active = sparse_tile(4, WIDE, TOGETHER)
 
 TERMS = 128  # of a sum that are taken at once: their part of the right factor stays in the first-level cache
 FEEDBACK_TERMS = 64  # fewer: the lines of the weight, 4 KB apart, fall into few sets of that cache
@@ -231,28 +235,80 @@ def adam_block(operands: tuple[Any, ...], block: int) -> None:
 
 @compiled
 def outer_rows(error: Array, panels: Array, scale: float, out: Array, norms: Array) -> None:
-    """See `outer`."""
+    """See `outer`; where enough of the errors are 0 they are left out, which changes no bit."""
+    outputs, inputs = out.shape
+    count, batch, width = panels.shape
+    whole = inputs // (width * TOGETHER) * TOGETHER
+    found = np.empty(count, out.dtype)
+    room = min(ROWS, outputs), batch + AT_ONCE
+    values, places, counts = np.empty(room, out.dtype), np.empty(room, np.int32), np.empty(room[0], np.int32)
+    for start in range(0, outputs, ROWS):
+        some, changed = error[start : start + ROWS], out[start : start + ROWS]
+        first = 0
+        if whole > 0 and worth_listing(some):
+            active(some, width, values, places, counts)
+            outer_of_active(some, panels, whole, values, places, counts, scale, changed, found)
+            first = whole
+        outer_tiles(some, panels, first, scale, changed, found)
+        norm = 0.0
+        for panel in range(count):
+            norm += float(found[panel])
+        norms[start // ROWS] = norm
+
+
+@in_order
+def outer_tiles(error: Array, panels: Array, first: int, scale: float, out: Array, found: Array) -> None:
+    """Add the product of some rows and the panels from `first` on; `found` gets Σ|product| of each panel."""
     outputs, inputs = out.shape
     count, batch, width = panels.shape
     e, r, o = error.ravel(), panels.ravel(), out.ravel()
     factor = out.dtype.type(scale)
-    for start in range(0, outputs, ROWS):
-        end = min(start + ROWS, outputs)
-        norm = 0.0
-        for panel in range(count):
-            right, columns, row = panel * batch * width, inputs - panel * width, start
-            left, to = row * batch, row * inputs + panel * width
-            part = out.dtype.type(0)
-            while row + 4 <= end:
-                part += four_by_wide(
-                    e, left, batch, 1, r, right, width, batch, o, to, inputs, columns, factor
-                )
-                row, left, to = row + 4, left + 4 * batch, to + 4 * inputs
-            while row < end:
-                part += one_by_wide(e, left, batch, 1, r, right, width, batch, o, to, inputs, columns, factor)
-                row, left, to = row + 1, left + batch, to + inputs
-            norm += float(part)
-        norms[start // ROWS] = norm
+    for panel in range(first, count):
+        right, columns, row = panel * batch * width, inputs - panel * width, 0
+        left, to = 0, panel * width
+        part = out.dtype.type(0)
+        while row + 4 <= outputs:
+            part += four_by_wide(e, left, batch, 1, r, right, width, batch, o, to, inputs, columns, factor)
+            row, left, to = row + 4, left + 4 * batch, to + 4 * inputs
+        while row < outputs:
+            part += one_by_wide(e, left, batch, 1, r, right, width, batch, o, to, inputs, columns, factor)
+            row, left, to = row + 1, left + batch, to + inputs
+        found[panel] = part
+
+
+@in_order
+def outer_of_active(
+    error: Array,
+    panels: Array,
+    until: int,
+    values: Array,
+    places: Indices,
+    counts: Indices,
+    scale: float,
+    out: Array,
+    found: Array,
+) -> None:
+    """Do what `outer_tiles` does for the panels before `until`, with the errors that `active` has listed."""
+    outputs, inputs = out.shape
+    _, batch, width = panels.shape
+    e, r, o, v, p = error.ravel(), panels.ravel(), out.ravel(), values.ravel(), places.ravel()
+    factor = out.dtype.type(scale)
+    size, listed = batch * width, batch + AT_ONCE
+    for panel in range(0, until, TOGETHER):
+        right, row, to = panel * size, 0, panel * width
+        one, two = out.dtype.type(0), out.dtype.type(0)
+        while row + 4 <= outputs:
+            soon = to + 4 * inputs if row + 8 <= outputs else (panel + TOGETHER) * width
+            more = four_of_active(v, p, counts, row, listed, r, right, size, o, to, inputs, soon, factor)
+            one, two = one + more[0], two + more[1]
+            row, to = row + 4, to + 4 * inputs
+        while row < outputs:
+            left, other = row * batch, to + width
+            one += one_by_wide(e, left, batch, 1, r, right, width, batch, o, to, inputs, width, factor)
+            right_two = right + size
+            two += one_by_wide(e, left, batch, 1, r, right_two, width, batch, o, other, inputs, width, factor)
+            row, to = row + 1, to + inputs
+        found[panel], found[panel + 1] = one, two
 
 
 def compile_all(dtype: str) -> None:

@@ -42,7 +42,9 @@ SOURCES = (
     "kernels/loops.py",
     "kernels/mail.py",
     "kernels/passes.py",
+    "kernels/sparse.py",
     "kernels/tiles.py",
+    "kernels/vectors.py",
 )
 FOLDER = "pcsim-code-"  # before the fingerprint
 KEPT = 30 * 24 * 3600.0  # seconds since its last use for which a folder of other code is left alone

@@ -24,6 +24,11 @@ def compiled(function: Function) -> Function:
     return jit(function, fastmath=FAST, error_model="numpy")
 
 
+def in_order(function: Function) -> Function:
+    """Compile a loop whose sums keep their order: no bit depends on how it came to be called."""
+    return jit(function, fastmath={"contract"}, error_model="numpy")
+
+
 @compiled
 def update(weight: Array, total: Array, scale: float) -> np.floating[Any]:
     """Add scale · total to a block of the weight; return Σ|total|."""

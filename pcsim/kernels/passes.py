@@ -13,18 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcsim.kernels import Array, Relaxation
-from pcsim.kernels.compiler import Function, jit
-from pcsim.kernels.loops import absolute_sum, compiled, least, relaxed
+from pcsim.kernels.loops import absolute_sum, compiled, in_order, least, relaxed
 from pcsim.kernels.mail import Mail, address_of, block_function, do_blocks, new_mail
 
 Indices = NDArray[np.int64]
 
 BLOCKS = 4  # a few threads read memory as fast as it goes
-
-
-def in_order(function: Function) -> Function:
-    """Compile a loop whose sums keep their order: the bits do not depend on how many lines it adds."""
-    return jit(function, fastmath={"contract"}, error_model="numpy")
 
 
 @in_order
