@@ -16,7 +16,6 @@ from pcsim.places import check_new_folder
 if TYPE_CHECKING:
     from pcsim.experiments.messages.study import Row, Summary
 
-Values = list[str]
 ALL = "all"
 
 

@@ -23,12 +23,6 @@ if TYPE_CHECKING:
 
 DEPTHS = "2,4,8,16,32,64,128,256"
 CORES = "1,2,4,8,16,32,64,128,256,512,1024,2048,4096"
-SHORT = {
-    "backprop": "backprop",
-    "asynchronous": "asynchr.",
-    "incremental": "increm.",
-    "simultaneous": "simult.",
-}
 NUMBERS = "numbers.json"
 MOST_HIDDEN = 4096  # layers that are simulated one by one; on one core that takes minutes
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pcsim.hardware.chip import Chip
 
 EAST, WEST, SOUTH, NORTH = range(4)
-DIRECTIONS = ("east", "west", "south", "north")
 
 
 def link(core: int, direction: int) -> int:

@@ -23,9 +23,6 @@ from pcsim.network.network import Network
 from pcsim.schedule.operation import Operation, Place
 
 Counts = Mapping[Term, float]
-Hops = Mapping[
-    tuple[int, int], tuple[float, float]
-]  # (source, target) layers: hops of a packet, rows and columns
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ one, what all windows see, would be larger than everything else that training ho
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,8 +16,6 @@ from pcsim.kernels.steps import AddingSteps
 
 if TYPE_CHECKING:
     from pcsim.kernels.cpu_conv import CpuConvolution
-
-Use = Callable[[int, Array], Array]
 
 
 class ConvolutionSteps(AddingSteps):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,6 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
 from pcsim.analysis.backprop import has_angles
-from pcsim.errors import TraceError
 from pcsim.report import numbers
 from pcsim.report.curves import (
     plot_backprop_angles,
@@ -192,15 +191,6 @@ KINDS = {
         lambda trace: bool(read_run(trace).sizes),
     ),
 }
-
-
-def drawable(traces: Traces, width: Width = "double") -> Iterator[tuple[str, Figure | TraceError]]:
-    """Yield each kind's picture, or why these traces do not have it."""
-    for name, kind in KINDS.items():
-        try:
-            yield name, kind.draw(traces, width)
-        except TraceError as error:
-            yield name, error
 
 
 def _one(plot: Callable[..., Axes], traces: Traces, width: Width) -> Figure:

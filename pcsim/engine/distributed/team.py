@@ -46,12 +46,6 @@ def launched() -> Mapping[str, str] | None:
     return os.environ if known else None
 
 
-def is_worker() -> bool:
-    """Return whether this process was started as a rank other than 0."""
-    environment = launched()
-    return environment is not None and environment["RANK"] != "0"
-
-
 class Team:
     """All processes of a run, as rank 0 sees them; ends those that it has started.
 
@@ -102,11 +96,6 @@ class Team:
     def others(self) -> range:
         """All ranks but this one."""
         return range(1, self.wire.world)
-
-    @property
-    def pids(self) -> list[int]:
-        """Process ids of the workers that were started here, by rank from 1."""
-        return [worker.pid for worker in self._workers]
 
     def tell(self, rank: int, command: Command, argument: int = 0) -> None:
         """Send a command to one worker."""

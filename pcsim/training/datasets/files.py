@@ -55,7 +55,6 @@ class _Limited:
         if self._left < 0:
             raise DataError(f"{self._name}: unpacks to more than expected: expected the official archive")
         return data
-        return data
 
 
 def tar_members(path: Path, names: Collection[str], limit: int) -> Iterator[tuple[str, bytes]]:
