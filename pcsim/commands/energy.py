@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from pcsim.commands.energy_orders import Charged
     from pcsim.hardware.machine import Machine
 
-SUFFIXES = (".png", ".svg", ".pdf")
-
 
 def energy(
     model: Annotated[
@@ -62,7 +60,9 @@ def energy(
         return
     if model is None:
         raise ConfigurationError("energy: expected a model file, or --list")
-    _check_picture(out, force)
+    from pcsim.report.files import check_picture
+
+    check_picture(out, force)
     machines = _machines(hardware, order)
     if model.suffix == ".h5":
         from pcsim.commands.energy_trace import trace_energy
@@ -76,16 +76,6 @@ def energy(
     models = load_orders(model, order, with_options(overrides, None, data_dir))
     experiments = [Experiment.from_model(one) for one in models]
     _tell(model, charge_orders(experiments, machines, mapping, mini_batches), out, as_json)
-
-
-def _check_picture(out: Path | None, force: bool) -> None:
-    from pcsim.report.files import refuse_place
-
-    if out is None:
-        return
-    if out.suffix.lower() not in SUFFIXES:
-        raise ConfigurationError(f"{out}: expected a name that ends in .png, .svg or .pdf")
-    refuse_place(out, force)
 
 
 def _machines(hardware: Sequence[str], order: Sequence[str]) -> list[Machine]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -117,9 +116,6 @@ def quantity(value: float, *units: str) -> str:
 def draw(orders: Sequence[tuple[str, Mapping[str, Bills]]], out: Path) -> None:
     """Save the picture of several orders' bills."""
     from pcsim.experiments.energy_figure import draw_bills
-    from pcsim.report.files import save_bytes
-    from pcsim.report.style import style
+    from pcsim.report.files import save_picture
 
-    with style(), io.BytesIO() as file:
-        draw_bills(orders, quantity).savefig(file, format=out.suffix.lower()[1:], dpi=160)
-        save_bytes(out, file.getvalue())
+    save_picture(lambda: draw_bills(orders, quantity), out, 160)

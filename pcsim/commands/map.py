@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pcsim.commands import AsJson, Force, Model, Set, print_json
-from pcsim.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pcsim.experiments.mapping import Mapped
-
-SUFFIXES = (".png", ".svg", ".pdf")
 
 
 def map_network(
@@ -42,19 +38,18 @@ def map_network(
     """
     from pcsim.config import load_model
     from pcsim.experiments.mapping import map_model
-    from pcsim.report.files import refuse_place, save_bytes
+    from pcsim.experiments.mapping_picture import draw_mapping
+    from pcsim.report.files import check_picture, refuse_place, save_picture
 
-    if picture is not None and picture.suffix.lower() not in SUFFIXES:
-        raise ConfigurationError(f"{picture}: expected a name that ends in .png, .svg or .pdf")
-    for path in (out, picture):
-        if path is not None:
-            refuse_place(path, force)
+    check_picture(picture, force)
+    if out is not None:
+        refuse_place(out, force)
     choice = [] if order is None else [f"schedule.order={order}"]
     mapped = map_model(load_model(model, [*overrides, *choice]), hardware, placement)
     if out is not None:
         mapped.mapping.save(out, overwrite=force)
     if picture is not None:
-        save_bytes(picture, _drawn(mapped, picture.suffix.lower()[1:]))
+        save_picture(lambda: draw_mapping(mapped), picture, 300)
     if as_json:
         print_json(mapped.to_dict())
         return
@@ -62,15 +57,6 @@ def map_network(
     for name, path in (("mapping", out), ("picture", picture)):
         if path is not None:
             typer.echo(f"{name}: {path}")
-
-
-def _drawn(mapped: Mapped, suffix: str) -> bytes:
-    from pcsim.experiments.mapping_picture import draw_mapping
-    from pcsim.report.style import style
-
-    with style(), io.BytesIO() as file:
-        draw_mapping(mapped).savefig(file, format=suffix, dpi=300)
-        return file.getvalue()
 
 
 def _show(mapped: Mapped) -> None:

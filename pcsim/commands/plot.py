@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from pcsim.report.figures import Traces
 
-SUFFIXES = (".png", ".svg", ".pdf")
-
 
 class KindChoice(StrEnum):
     """What a picture shows; the names of `pcsim.report.figures.KINDS`, and all of them."""
@@ -61,14 +59,14 @@ def plot(
 
     Example: `pcsim plot traces/digits-*.h5 --kind energy -o energy.pdf`
     """
-    from pcsim.report.files import refuse_place
+    from pcsim.report.files import check_suffix, refuse_place
     from pcsim.report.style import style
     from pcsim.tracing.reader import open_trace
 
     if out is None and not as_json:
         raise ConfigurationError("plot: expected -o PICTURE, --json, or both")
-    if out is not None and out.suffix.lower() not in SUFFIXES:
-        raise ConfigurationError(f"{out}: expected a name that ends in .png, .svg or .pdf")
+    if out is not None:
+        check_suffix(out)
     kinds = [one.value for one in KindChoice if one is not KindChoice.ALL and kind in (one, KindChoice.ALL)]
     for path in _paths(out, kinds) if out is not None else ():
         refuse_place(path, force)

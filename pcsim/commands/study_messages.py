@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -151,13 +151,11 @@ def _dtype(model: Path, overrides: Sequence[str]) -> str:
 def _draw(found: Sequence[Summary], axes: Sequence[str], out: Path) -> None:
     """Write a picture for each axis."""
     from pcsim.experiments.messages.pictures import draw
-    from pcsim.report.files import save_bytes
-    from pcsim.report.style import style
+    from pcsim.report.files import save_picture
 
     for axis in axes:
-        with style(), io.BytesIO() as file:
-            draw(axis, [one for one in found if one.axis == axis]).savefig(file, format="png", dpi=160)
-            save_bytes(out / f"messages-{axis}.png", file.getvalue())
+        here = [one for one in found if one.axis == axis]
+        save_picture(partial(draw, axis, here), out / f"messages-{axis}.png", 160)
 
 
 def _show(axis: str, found: Sequence[Summary]) -> None:

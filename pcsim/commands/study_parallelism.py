@@ -170,12 +170,10 @@ def _plain(result: Study, lines: Sequence[Pipeline]) -> dict[str, Any]:
 
 def _save(result: Study, lines: Sequence[Pipeline], out: Path) -> None:
     """Write the pictures and the numbers."""
-    import io
     import json
 
     from pcsim.experiments.parallelism import figures
-    from pcsim.report.files import save_bytes
-    from pcsim.report.style import style
+    from pcsim.report.files import save_bytes, save_picture
 
     drawn: dict[str, Callable[[], Figure]] = {
         "speedup": lambda: figures.draw_speedup(result),
@@ -191,9 +189,7 @@ def _save(result: Study, lines: Sequence[Pipeline], out: Path) -> None:
     except OSError as error:
         raise ConfigurationError(f"cannot make {out}: {error.strerror}; name another folder") from error
     for name, draw in drawn.items():
-        with style(), io.BytesIO() as file:
-            draw().savefig(file, format="png", dpi=160)
-            save_bytes(out / f"{name}.png", file.getvalue())
+        save_picture(draw, out / f"{name}.png", 160)
     save_bytes(out / NUMBERS, (json.dumps(_plain(result, lines), indent=1) + "\n").encode())
 
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 20
 ROOMY = 3  # swept keys up to which columns may stand apart
-SUFFIXES = (".png", ".svg", ".pdf")
 
 
 @app.command()
@@ -39,12 +38,9 @@ def show(
 
     Example: `pcsim study show studies/digits_rates -o rates.png`
     """
-    from pcsim.report.files import refuse_place
+    from pcsim.report.files import check_picture
 
-    if out is not None:
-        if out.suffix.lower() not in SUFFIXES:
-            raise ConfigurationError(f"{out}: expected a name that ends in .png, .svg or .pdf")
-        refuse_place(out, force)
+    check_picture(out, force)
     show_study(study, as_json=as_json, rows=rows, out=out)
 
 
@@ -78,20 +74,11 @@ def show_study(
     else:
         _print(results, rows or len(results.rows))
     if out is not None:
-        _draw(results, out)
+        from pcsim.experiments.sweep.picture import draw
+        from pcsim.report.files import save_picture
+
+        save_picture(lambda: draw(results), out, 300)
         typer.echo(f"picture: {out}", err=as_json)
-
-
-def _draw(results: StudyResults, out: Path) -> None:
-    import io
-
-    from pcsim.experiments.sweep.picture import draw
-    from pcsim.report.files import save_bytes
-    from pcsim.report.style import style
-
-    with style(), io.BytesIO() as file:
-        draw(results).savefig(file, format=out.suffix.lower()[1:], dpi=300)
-        save_bytes(out, file.getvalue())
 
 
 def _print(results: StudyResults, most: int) -> None:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from pcsim.commands import AsJson, Force
 from pcsim.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,7 +20,7 @@ app = typer.Typer(
 Out = Annotated[Path | None, typer.Option("-o", "--out", help="Picture: .png, .svg or .pdf.")]
 Networks = Annotated[int, typer.Option(min=1, help="Random networks.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of networks and data.")]
-SUFFIXES = (".png", ".svg", ".pdf")
+DPI = 160
 
 
 @app.command()
@@ -43,15 +39,16 @@ def theorem1(
     """
     import numpy as np
 
+    from pcsim.report.files import check_picture, save_picture
     from pcsim.theory.theorem1 import STEPS, check_theorem1
 
-    _refuse(out, force)
+    check_picture(out, force)
     with _progress("Theorem 1", networks) as advance:
         rows = check_theorem1(_positive(beta) or STEPS, networks, seed, iterations, advance)
     if out is not None:
         from pcsim.theory.pictures import draw_theorem1
 
-        _save(lambda: draw_theorem1(rows), out)
+        save_picture(lambda: draw_theorem1(rows), out, DPI)
     table = []
     for step in dict.fromkeys(row.proximal_step for row in rows):
         here = [row for row in rows if row.proximal_step == step]
@@ -90,9 +87,10 @@ def proximal(
     """
     import numpy as np
 
+    from pcsim.report.files import check_picture, save_picture
     from pcsim.theory.distances import measure_distances
 
-    _refuse(out, force)
+    check_picture(out, force)
     _positive([beta])
     with _progress("Distances", networks) as advance:
         along_t, along_beta = measure_distances(
@@ -101,7 +99,7 @@ def proximal(
     if out is not None:
         from pcsim.theory.pictures import draw_distances
 
-        _save(lambda: draw_distances(along_t, along_beta), out)
+        save_picture(lambda: draw_distances(along_t, along_beta), out, DPI)
     table = [
         (row.name, str(row.iterations), f"{row.proximal_step:.3g}", f"{row.median:.2e}",
          f"{np.median(row.cosines):.4f}")
@@ -125,17 +123,18 @@ def figure1(
 
     Example: `pcsim theory figure1 -o figure1.png`
     """
+    from pcsim.report.files import check_picture, save_picture
     from pcsim.theory.figure1 import digits_cases
     from pcsim.theory.figure1 import figure1 as measure
 
-    _refuse(out, force)
+    check_picture(out, force)
     _positive([beta])
     with _progress("Figure 1", samples) as advance:
         result = measure(digits_cases(samples, seed), proximal_step=beta, advance=advance)
     if out is not None:
         from pcsim.theory.pictures import draw_figure1
 
-        _save(lambda: draw_figure1(result), out)
+        save_picture(lambda: draw_figure1(result), out, DPI)
     shown = [index for index, t in enumerate(result.curves[0].iterations) if t in (0, 1, 3, 10, 50, 200)]
     table = [(one.name, *(f"{one.gaps[index]:.1e}" for index in shown)) for one in result.curves]
     table += [("backprop at its best rate", f"{result.backprop_gap:.1e}", *[""] * (len(shown) - 1))]
@@ -156,15 +155,16 @@ def theorem2(
 
     Example: `pcsim theory theorem2 -o theorem2.png`
     """
+    from pcsim.report.files import check_picture, save_picture
     from pcsim.theory.theorem2 import check_theorem2
 
-    _refuse(out, force)
+    check_picture(out, force)
     with _progress("Theorem 2", networks) as advance:
         rows = check_theorem2(networks=networks, seed=seed, advance=advance)
     if out is not None:
         from pcsim.theory.pictures import draw_theorem2
 
-        _save(lambda: draw_theorem2(rows), out)
+        save_picture(lambda: draw_theorem2(rows), out, DPI)
     table = []
     for index, row in enumerate(rows):
         least = row.steps[0]
@@ -192,15 +192,16 @@ def backprop_limit(
 
     Example: `pcsim theory backprop-limit -o backprop-limit.png`
     """
+    from pcsim.report.files import check_picture, save_picture
     from pcsim.theory.backprop_limit import SIZES, check_backprop_limit
 
-    _refuse(out, force)
+    check_picture(out, force)
     with _progress("Backprop limit", 2 * (len(SIZES) - 1)) as advance:
         rows = check_backprop_limit(seed=seed, advance=advance)
     if out is not None:
         from pcsim.theory.pictures import draw_backprop_limit
 
-        _save(lambda: draw_backprop_limit(rows), out)
+        save_picture(lambda: draw_backprop_limit(rows), out, DPI)
     shown = [row for row in rows if row.step_size in (rows[0].step_size, rows[2].step_size)]
     table = [
         (
@@ -221,17 +222,6 @@ def _positive(steps: list[float]) -> list[float]:
     return steps
 
 
-def _refuse(out: Path | None, force: bool) -> None:
-    """Look before the work begins whether the picture can be written."""
-    from pcsim.report.files import refuse_place
-
-    if out is None:
-        return
-    if out.suffix.lower() not in SUFFIXES:
-        raise ConfigurationError(f"{out}: expected a name that ends in .png, .svg or .pdf")
-    refuse_place(out, force)
-
-
 @contextmanager
 def _progress(label: str, steps: int) -> Iterator[Callable[[], None]]:
     from pcsim.terminal import ProgressBar
@@ -239,15 +229,6 @@ def _progress(label: str, steps: int) -> Iterator[Callable[[], None]]:
     with ProgressBar() as bar:
         bar.begin(label, steps)
         yield bar.step
-
-
-def _save(draw: Callable[[], Figure], out: Path) -> None:
-    from pcsim.report.files import save_bytes
-    from pcsim.report.style import style
-
-    with style(), io.BytesIO() as file:
-        draw().savefig(file, format=out.suffix.lower()[1:], dpi=160)
-        save_bytes(out, file.getvalue())
 
 
 def _show(
