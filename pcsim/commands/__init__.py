@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from pcsim.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pcsim.config import ModelConfig
@@ -34,6 +36,23 @@ GO_ON = "; run it again to go on"
 def print_json(value: object) -> None:
     """Print a value for scripts; what JSON does not know as text."""
     typer.echo(json.dumps(value, indent=2, allow_nan=False, default=str))
+
+
+def refuse_given(context: typer.Context, names: Collection[str], why: str) -> None:
+    """Refuse options that would do nothing.
+
+    Args:
+        context: of the command.
+        names: of the parameters.
+        why: goes on after the option's name: beside what it was given, and what was expected.
+
+    Raises:
+        ConfigurationError: one of them is given.
+    """
+    for one in context.command.params:
+        source = context.get_parameter_source(one.name) if one.name in names else None
+        if source is not None and source.name != "DEFAULT":
+            raise ConfigurationError(f"{max(one.opts, key=len)} {why}")
 
 
 def with_options(overrides: Sequence[str], seed: int | None, data_dir: Path | None) -> list[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pcsim.commands import AsJson, Force, Trace, print_json
+from pcsim.commands import AsJson, Force, Trace, print_json, refuse_given
 from pcsim.errors import ConfigurationError, TraceError
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Section(StrEnum):
 
 
 def analyze(
+    context: typer.Context,
     trace: Trace,
     only: Annotated[
         list[Section], typer.Option("--only", help="Analyse only this, repeatable [everything].")
@@ -60,6 +61,8 @@ def analyze(
     from pcsim.terminal import ProgressBar
     from pcsim.tracing.reader import open_trace
 
+    if only and Section.RANGE not in only:
+        refuse_given(context, ("snr", "verify"), "acts on the range: expected --only range as well")
     if out is not None:
         refuse_place(out, force)
         if out.resolve() == trace.resolve():

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pcsim.commands import AsJson, print_json
+from pcsim.commands import AsJson, print_json, refuse_given
 from pcsim.errors import ConfigurationError
 
 
@@ -19,6 +19,7 @@ class BenchChoice(StrEnum):
 
 
 def bench(
+    context: typer.Context,
     what: Annotated[
         BenchChoice, typer.Argument(help="steps: training steps beside other libraries'; trace: recording.")
     ] = BenchChoice.STEPS,
@@ -34,8 +35,12 @@ def bench(
     sweep: Annotated[
         list[str], typer.Option(help="depth or width: growth instead of the paper's network.")
     ] = [],  # noqa: B006
-    rounds: Annotated[int, typer.Option(min=1, help="Turns of each contender.")] = 15,
-    burst: Annotated[float, typer.Option(help="Seconds a turn.", min=0.001)] = 0.3,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="Turns of each contender [15; trace: 5; --tiny: 3 and 2].")
+    ] = None,
+    burst: Annotated[
+        float | None, typer.Option(help="Seconds a turn [0.3; --tiny: 0.005].", min=0.001)
+    ] = None,
     python: Annotated[
         list[str], typer.Option(metavar="FAMILY=PATH", help="Interpreter of a peer, such as pcx=PATH.")
     ] = [],  # noqa: B006
@@ -52,10 +57,17 @@ def bench(
     `pcsim bench trace --rounds 5`
     """
     if what is BenchChoice.TRACE:
-        if batch or threads or backend or only or sweep or python or network != "dense":
-            raise ConfigurationError("bench trace: expected only --rounds, --tiny and --json")
-        _bench_trace(min(rounds, 5), tiny, as_json)
+        others = context.params.keys() - {"what", "rounds", "tiny", "as_json"}
+        refuse_given(context, others, "with bench trace: expected only --rounds, --tiny and --json")
+        _bench_trace(rounds, tiny, as_json)
         return
+    if sweep and not tiny:
+        why = "with --sweep: expected neither --only nor --network: it is of MQ and PyTorch on dense networks"
+        refuse_given(context, ("only", "network"), why)
+        for option, numbers in (("--batch", batch), ("--threads", threads)):
+            if len(numbers) > 1:
+                given = " ".join(f"{option} {number}" for number in numbers)
+                raise ConfigurationError(f"{given} with --sweep: expected at most one {option}")
     from pcsim.experiments.bench.plan import read_interpreters, standard_cases
     from pcsim.experiments.bench.run import run_bench
     from pcsim.experiments.bench.table import show_bench
@@ -67,8 +79,8 @@ def bench(
         sweep_batch=(batch or [64])[0],
         sweep_threads=(threads or [1])[0],
         backends=backends,
-        rounds=min(rounds, 3) if tiny else rounds,
-        burst_seconds=0.005 if tiny else burst,
+        rounds=rounds or (3 if tiny else 15),
+        burst_seconds=burst or (0.005 if tiny else 0.3),
         interpreters=read_interpreters(python),
         tiny=tiny,
         tell=lambda news: typer.echo(news, err=True),
@@ -76,10 +88,10 @@ def bench(
     print_json(report.to_dict()) if as_json else show_bench(report)
 
 
-def _bench_trace(rounds: int, tiny: bool, as_json: bool) -> None:
+def _bench_trace(rounds: int | None, tiny: bool, as_json: bool) -> None:
     from pcsim.experiments.bench.table import show_trace_bench
     from pcsim.experiments.bench.trace import Plan, run_trace_bench
 
-    plan = Plan.tiny(rounds) if tiny else Plan(rounds=rounds)
+    plan = Plan.tiny(rounds or 2) if tiny else Plan(rounds=rounds or 5)
     report = run_trace_bench(plan, lambda news: typer.echo(news, err=True))
     print_json(report.to_dict()) if as_json else show_trace_bench(report)

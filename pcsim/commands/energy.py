@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pcsim.commands import AsJson, DataDir, Force, Set, load_orders, print_json, with_options
+from pcsim.commands import (
+    AsJson,
+    DataDir,
+    Force,
+    Set,
+    load_orders,
+    print_json,
+    refuse_given,
+    with_options,
+)
 from pcsim.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -17,6 +26,7 @@ if TYPE_CHECKING:
 
 
 def energy(
+    context: typer.Context,
     model: Annotated[
         Path | None, typer.Argument(metavar="MODEL|TRACE.h5", help="Model file or name, or a trace.")
     ] = None,
@@ -67,7 +77,8 @@ def energy(
     if model.suffix == ".h5":
         from pcsim.commands.energy_trace import trace_energy
 
-        _refuse_with_trace({"--order": order, "--mapping": mapping, "--set": overrides})
+        models_own = ("order", "mini_batches", "mapping", "overrides", "data_dir")
+        refuse_given(context, models_own, "with a trace: expected a model; a trace is what it is")
         trace_energy(model, machines, out, as_json)
         return
     from pcsim.commands.energy_orders import charge_orders
@@ -87,12 +98,6 @@ def _machines(hardware: Sequence[str], order: Sequence[str]) -> list[Machine]:
     if len(set(names)) < len(names) or len(set(order)) < len(order):
         raise ConfigurationError(f"--hardware {' '.join(names)}: expected each machine and order once")
     return machines
-
-
-def _refuse_with_trace(options: dict[str, object]) -> None:
-    for option, given in options.items():
-        if given:
-            raise ConfigurationError(f"{option} with a trace: expected a model; a trace is what it is")
 
 
 def _tell(model: Path, charged: Sequence[Charged], out: Path | None, as_json: bool) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
-from pcsim.commands import GO_ON, AsJson, DataDir, interruptible, print_json
+from pcsim.commands import GO_ON, AsJson, DataDir, interruptible, print_json, refuse_given
 from pcsim.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class TargetChoice(StrEnum):
 
 
 def reproduce(
+    context: typer.Context,
     targets: Annotated[
         list[TargetChoice], typer.Argument(metavar="TARGET…", help="table2, fig1 … fig5, cost.")
     ],
@@ -98,10 +99,10 @@ def reproduce(
 
     names = list(dict.fromkeys(target.value for target in targets))
     if TargetChoice.FIG1 in targets:
-        if len(names) > 1 or page is not None or list_only or report_only:
-            raise ConfigurationError(
-                "fig1: expected it alone, with --runs or --json: it has no training runs"
-            )
+        alone = "fig1: expected it alone, with --runs or --json: it has no training runs"
+        if len(names) > 1:
+            raise ConfigurationError(alone)
+        refuse_given(context, context.params.keys() - {"targets", "runs", "as_json"}, f"with {alone}")
         _fig1(runs, as_json)
         return
     if page is not None:

@@ -99,6 +99,10 @@ def run(
     from pcsim.terminal import ProgressBar
 
     _check_runs(order, trace, no_trace, checkpoint)
+    if threads is not None and backend != "cpu":
+        raise ConfigurationError(
+            f"--threads {threads} with --backend {backend}: expected --backend cpu, or no --threads"
+        )
     distribution = distribution_of(engine.value, processes, replicas, timeout, len(order))
     serve_if_worker(distribution)
     models = load_orders(model, order, with_options(overrides, seed, data_dir))

@@ -151,6 +151,13 @@ def test_nothing_is_overwritten(make, refused, tmp_path, command):
     assert set(xarray.open_datatree(out, engine="h5netcdf").children) == {"updates"}
 
 
+def test_options_of_the_range_need_it(make, refused):
+    """Whoever leaves the range out would wait in vain for its formats."""
+    path = make().path
+    refused("analyze", path, "--snr", "40", "--only", "updates", saying=["--snr acts on", "--only range"])
+    refused("analyze", path, "--verify", "--only", "updates", saying=["--verify acts on", "--only range"])
+
+
 def test_bad_files_on_the_command_line(refused, future, foreign, tmp_path, summary_trace):
     """Exit code 2 and one line that names the file."""
     refused("analyze", future, saying=[f"schema version {SCHEMA_VERSION + 7}", f"up to {SCHEMA_VERSION}"])

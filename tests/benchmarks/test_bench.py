@@ -11,7 +11,9 @@ from io import StringIO
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from pcsim.cli import app
 from pcsim.errors import ConfigurationError
 from pcsim.experiments.bench.plan import (
     BASELINE,
@@ -240,6 +242,25 @@ def test_interruption_ends_workers_in_the_middle_of_their_work(tmp_path):
 def test_bad_input_is_refused_in_a_line(wrong, message):
     with pytest.raises(ConfigurationError, match=message) as caught:
         run_bench([], **wrong)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--only", "mq"], "--only with --sweep: expected neither"),
+        (["--network", "conv"], "--network with --sweep: expected neither"),
+        (
+            ["--batch", "64", "--batch", "1"],
+            "--batch 64 --batch 1 with --sweep: expected at most one --batch",
+        ),
+        (["--threads", "1", "--threads", "2"], "with --sweep: expected at most one --threads"),
+    ],
+)
+def test_a_sweep_refuses_what_it_would_ignore(options, says):
+    """Whoever sweeps two batches must not get the first one's numbers for both."""
+    with pytest.raises(ConfigurationError, match=says) as caught:
+        CliRunner().invoke(app, ["bench", "--sweep", "depth", *options], catch_exceptions=False)
     assert "\n" not in str(caught.value)
 
 

@@ -8,7 +8,10 @@ import sys
 import h5py
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from pcsim.cli import app
+from pcsim.errors import ConfigurationError
 from pcsim.experiments.bench import trace
 from pcsim.experiments.bench.plan import BenchError
 from pcsim.experiments.bench.trace import Plan, TraceBench, run_trace_bench
@@ -68,11 +71,28 @@ def test_too_little_room_is_said_beforehand(monkeypatch):
         run_trace_bench(Plan.tiny(1), print)
 
 
-def test_it_takes_no_other_options():
-    """An option that does nothing would mislead."""
-    command = [sys.executable, "-c", "from pcsim.cli import main; main()", "bench", "trace", "--batch", "3"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (
-        2,
-        "error: bench trace: expected only --rounds, --tiny and --json\n",
-    )
+@pytest.mark.parametrize("option", ["--batch 3", "--burst 0.3", "--network dense"])
+def test_it_takes_no_other_options(option):
+    """An option that does nothing would mislead, also with the value that it has anyhow."""
+    with pytest.raises(ConfigurationError) as refusal:
+        CliRunner().invoke(app, ["bench", "trace", *option.split()], catch_exceptions=False)
+    name = option.split()[0]
+    assert str(refusal.value) == f"{name} with bench trace: expected only --rounds, --tiny and --json"
+
+
+@pytest.mark.parametrize(
+    ("options", "rounds"),
+    [([], 5), (["--rounds", "7"], 7), (["--tiny"], 2), (["--tiny", "--rounds", "3"], 3)],
+)
+def test_it_takes_as_many_rounds_as_it_is_told(options, rounds, monkeypatch):
+    """More than 5 were cut to 5 without a word."""
+    heard = []
+
+    def told(plan, tell):
+        heard.append(plan.rounds)
+        raise BenchError("enough")
+
+    monkeypatch.setattr(trace, "run_trace_bench", told)
+    with pytest.raises(BenchError, match="enough"):
+        CliRunner().invoke(app, ["bench", "trace", *options], catch_exceptions=False)
+    assert heard == [rounds]

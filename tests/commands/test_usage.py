@@ -24,6 +24,8 @@ def call(*arguments, monkeypatch):
         (["run", "digits", "--engine", "wrong"], ["--engine", "'wrong'", "'backprop'"]),
         (["run", "digits", "--engine", "two\nlines"], ["--engine", "'event'"]),
         (["run", "digits", "--threads", "0"], ["--threads", "1"]),
+        (["run", "digits", "--threads", "2", "--backend", "cuda"], ["--threads 2", "expected --backend cpu"]),
+        (["run", "digits", "--threads", "1", "--backend", "reference"], ["--threads 1", "no --threads"]),
         (["reproduce"], ["pcsim reproduce", "TARGET", "table2, fig1"]),
         (["bunch"], ["'bunch'", "Did you mean 'bench'", "see pcsim --help"]),
         (["study", "mesages"], ["pcsim study", "Did you mean 'messages'", "see pcsim study --help"]),

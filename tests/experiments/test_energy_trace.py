@@ -114,6 +114,7 @@ def test_the_command(tmp_path):
     assert (facts["training_steps"], machine["machine"]) == (2, "loihi2018")
     assert machine["dense"]["energy"] == pytest.approx(bill_of(path, "loihi2018").bills.dense.energy)
     assert picture.read_bytes().startswith(b"\x89PNG")
-    refused = CliRunner().invoke(app, ["energy", str(path), "--set", "training.batch=1"])
-    assert isinstance(refused.exception, ConfigurationError)
-    assert "--set with a trace" in str(refused.exception)
+    for option, value in (("--set", "training.batch=1"), ("--mini-batches", "10"), ("--data-dir", "here")):
+        refused = CliRunner().invoke(app, ["energy", str(path), option, value])
+        assert isinstance(refused.exception, ConfigurationError)
+        assert f"{option} with a trace" in str(refused.exception)
