@@ -68,9 +68,9 @@ def bench(
             if len(numbers) > 1:
                 given = " ".join(f"{option} {number}" for number in numbers)
                 raise ConfigurationError(f"{given} with --sweep: expected at most one {option}")
+    from pcsim.commands.bench_tables import show_bench
     from pcsim.experiments.bench.plan import read_interpreters, standard_cases
     from pcsim.experiments.bench.run import run_bench
-    from pcsim.experiments.bench.table import show_bench
 
     backends = tuple(backend) or ("cpu",)
     report = run_bench(
@@ -89,7 +89,7 @@ def bench(
 
 
 def _bench_trace(rounds: int | None, tiny: bool, as_json: bool) -> None:
-    from pcsim.experiments.bench.table import show_trace_bench
+    from pcsim.commands.bench_tables import show_trace_bench
     from pcsim.experiments.bench.trace import Plan, run_trace_bench
 
     plan = Plan.tiny(rounds or 2) if tiny else Plan(rounds=rounds or 5)

@@ -14,6 +14,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from pcsim.cli import app
+from pcsim.commands.bench_tables import show_bench
 from pcsim.errors import ConfigurationError
 from pcsim.experiments.bench.plan import (
     BASELINE,
@@ -31,7 +32,6 @@ from pcsim.experiments.bench.plan import (
 from pcsim.experiments.bench.pool import Pool, environment
 from pcsim.experiments.bench.report import Spread, power_law
 from pcsim.experiments.bench.run import run_bench
-from pcsim.experiments.bench.table import show_bench
 from pcsim.network.network import Network
 from pcsim.schedule.program import Program, Schedule
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from pcsim.commands.bench_tables import show_bench
 from pcsim.experiments.bench import exchange
 from pcsim.experiments.bench.exchange import exchange_nanoseconds
 from pcsim.experiments.bench.plan import TINY_SIZES, Case, Workload, ours
 from pcsim.experiments.bench.report import BenchReport, Spread
 from pcsim.experiments.bench.run import run_bench
-from pcsim.experiments.bench.table import show_bench
 
 PROCESSORS = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 SEVERAL = pytest.mark.skipif(len(PROCESSORS) < 2, reason="needs two processors")

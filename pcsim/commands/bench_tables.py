@@ -1,16 +1,16 @@
-"""Shows a benchmark to people, in at most 100 columns."""
+"""What `pcsim bench` shows: tables of at most 100 columns."""
 
 from __future__ import annotations
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from pcsim.experiments.bench.plan import PROVIDERS
 from pcsim.experiments.bench.report import BenchReport, CaseReport, Score, Spread, Sweep
 from pcsim.experiments.bench.trace import TraceReport
+from pcsim.terminal import NOTHING, new_table
 
-WIDTH, NOTHING, MEGA = 100, "–", 1e6
+WIDTH, MEGA = 100, 1e6
 QUIET = 0.1  # processors that others may keep busy
 MOVED = 1.6  # times as long an exchange takes between processors that share no cache, at least
 LEGEND = (
@@ -49,7 +49,7 @@ def show_trace_bench(report: TraceReport, console: Console | None = None) -> Non
         highlight=False,
     )
     out.print()
-    table = _table(f"MB/s of numbers, median: {what}", "compression")
+    table = new_table(f"MB/s of numbers, median: {what}", "compression")
     headings = (
         "steps",
         "MB of\nnumbers",
@@ -79,7 +79,7 @@ def show_trace_bench(report: TraceReport, console: Console | None = None) -> Non
     for name, reason in report.absent.items():
         out.print(f"absent: {name}: {reason}", highlight=False, markup=False)
     out.print()
-    table = _table("A training step that is recorded whole, uncompressed, ms", "written")
+    table = new_table("A training step that is recorded whole, uncompressed, ms", "written")
     for heading in ("median", "quartiles"):
         table.add_column(heading, justify="right", no_wrap=True)
     for way in report.beside:
@@ -124,7 +124,7 @@ def _exchanges(nanoseconds: Spread) -> str:
 
 
 def _score_table(case: CaseReport) -> Table:
-    table = _table(case.workload.title, "contender")
+    table = new_table(case.workload.title, "contender")
     headings = ("ms\nmedian", "ms\nquartiles", "ms\nmin", "ratio", "10⁶\nmult.", "GFLOP\n/s")
     for heading in (*headings, "% of\nlimit", "held\nMB", "res.\nMB"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -150,7 +150,7 @@ def _score_row(score: Score) -> tuple[str, ...]:
 
 
 def _comparison_table(case: CaseReport) -> Table:
-    table = _table("Ratios paired by round", "pcsim MQ", "kernels")
+    table = new_table("Ratios paired by round", "pcsim MQ", "kernels")
     for heading in ("median", "quartiles", "at most"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
@@ -163,7 +163,7 @@ def _comparison_table(case: CaseReport) -> Table:
 
 def _product_table(case: CaseReport) -> Table:
     best = "" if case.fastest_gflops is None else f", the fastest at {case.fastest_gflops:.0f} GFLOP/s"
-    table = _table(f"Bare products of a step, ms{best}", "operation:layer")
+    table = new_table(f"Bare products of a step, ms{best}", "operation:layer")
     providers = [name for name in PROVIDERS if name in case.products[0].milliseconds]
     for heading in (*providers, "best", "GFLOP/s"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -177,7 +177,7 @@ def _show_sweep(sweep: Sweep, out: Console) -> None:
     out.print()
     what = "hidden layers" if sweep.kind == "depth" else "neurons a layer"
     title = f"ms a step against {what}, batch {sweep.batch}, threads {sweep.threads}"
-    table = _table(title, "contender")
+    table = new_table(title, "contender")
     for heading in (*map(str, sweep.sizes), "fit", ""):
         table.add_column(heading, justify="right", no_wrap=True)
     for one in sweep.growths:
@@ -198,20 +198,6 @@ def _show_versions(report: BenchReport, out: Console) -> None:
         out.print()
         out.print(f"versions: {', '.join(sorted(versions))}", highlight=False)
         out.print(f"kernels: {', '.join(sorted(pools)) or 'unknown'}", highlight=False)
-
-
-def _table(title: str, *headings: str) -> Table:
-    table = Table(
-        title=title,
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-    for heading in headings:
-        table.add_column(heading, no_wrap=True)
-    return table
 
 
 def _range(spread: Spread) -> str:
