@@ -29,14 +29,7 @@ class ProgressBar:
     """A progress bar a run, with its latest accuracy and energy."""
 
     def __init__(self) -> None:
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=16),
-            TaskProgressColumn(),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            TextColumn("{task.fields[news]}"),
-            console=Console(stderr=True),
-        )
+        self._bar = new_progress()
 
     def say(self, text: str) -> None:
         """Print a line above the bars."""
@@ -227,6 +220,19 @@ def show_deviations(deviations: Sequence[Deviation], tolerance: float) -> None:
         verdict = Text("equal", "green") if good else Text("differs", "red")
         table.add_row(Path(one.case).name, *(NOTHING if v is None else f"{v:.1e}" for v in values), verdict)
     Console(markup=False).print(table)
+
+
+def new_progress(speed_estimate_period: float = 30) -> Progress:
+    """Return bars with a description, the time that is left, by so many seconds, and news."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=16),
+        TaskProgressColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("{task.fields[news]}"),
+        console=Console(stderr=True),
+        speed_estimate_period=speed_estimate_period,
+    )
 
 
 def new_table(title: str, *headings: str) -> Table:

@@ -326,18 +326,9 @@ class _Bars:
     """A bar for all runs together, in epochs, and one for each that is under way, in training steps."""
 
     def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+        from pcsim.terminal import new_progress
 
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=16),
-            TaskProgressColumn(),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            TextColumn("{task.fields[news]}"),
-            console=Console(stderr=True),
-            speed_estimate_period=600,
-        )
+        self._bar = new_progress(speed_estimate_period=600)
         self._whole: TaskID | None = None
         self._runs: dict[Job, tuple[TaskID, int]] = {}  # bar, epochs to do
 

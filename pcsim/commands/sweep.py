@@ -159,18 +159,9 @@ class _Bars:
     """A bar for the whole sweep, in epochs, with the time that is left, and a line for each failure."""
 
     def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+        from pcsim.terminal import new_progress
 
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=16),
-            TaskProgressColumn(),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            TextColumn("{task.fields[news]}"),
-            console=Console(stderr=True),
-            speed_estimate_period=600,
-        )
+        self._bar = new_progress(speed_estimate_period=600)
         self._whole: TaskID | None = None
         self._seen: dict[str, float] = {}  # epochs of each run when it was last heard of
         self._runs = self._ended = self._failed = 0
