@@ -108,7 +108,7 @@ def measure(experiment: Experiment, mini_batches: int, tell: Callable[[], None] 
         NonFiniteError: activities or energy became infinite or NaN.
     """
     check_measurable(experiment, mini_batches)
-    network, batch, channels = _copy(experiment.network), experiment.batch, experiment.channels
+    network, batch, channels = experiment.network.copy(), experiment.batch, experiment.channels
     meter = Meter(network, batch)
     units = network.layers(batch, experiment.rule, reference)
     plan = _watched(experiment.schedule.plan(network), meter)
@@ -229,12 +229,6 @@ def _metrics(network: Network, batch: int, done: Sequence[Done], meter: Meter) -
         - sum(int(np.count_nonzero(weight)) for weight in weights) / sum(weight.size for weight in weights),
         "Footprint": float(sum(weight.nbytes + bias.nbytes for weight, bias in network.parameters)),
     }
-
-
-def _copy(network: Network) -> Network:
-    return replace(
-        network, parameters=tuple((weight.copy(), bias.copy()) for weight, bias in network.parameters)
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

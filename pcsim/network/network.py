@@ -195,6 +195,11 @@ class Network:
 
         return build_module(self.connections, self.parameters, self.traits[-1].output, self.names)
 
+    def copy(self) -> Network:
+        """Return the network with parameters of its own."""
+        parameters = tuple((weight.copy(), bias.copy()) for weight, bias in self.parameters)
+        return replace(self, parameters=parameters)
+
     @property
     def dtype(self) -> np.dtype[np.floating]:
         """Type of parameters and activities."""

@@ -17,7 +17,7 @@ from pcsim.schedule.program import Program, Schedule
 from pcsim.theory.optimum import cosine, over_weights, relative_distance
 from pcsim.theory.problem import Floats, Problem
 from pcsim.theory.samples import nobody, random_data, random_network
-from pcsim.theory.updates import copied, program_of, update, with_proximal_step
+from pcsim.theory.updates import program_of, update, with_proximal_step
 
 SIZES = (8, 10, 10, 4)
 ITERATIONS = (0, 1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
@@ -117,7 +117,7 @@ def warm_case(seed: int, sizes: Sequence[int] = SIZES, samples: int = 300) -> Ca
     Raises:
         ShapeError: sizes that make no network.
     """
-    network = copied(random_network(seed, sizes, gain=1.0, proximal_step=100.0))
+    network = random_network(seed, sizes, gain=1.0, proximal_step=100.0).copy()
     teacher = random_network(seed + 10_000, sizes, gain=2.0)
     inputs, _ = random_data(seed, network, samples + 1)
     targets = teacher.predict(inputs).astype(np.float64)
@@ -151,7 +151,7 @@ def change_of(one: Contender, case: Case, problem: Problem, iterations: int) -> 
 
 
 def _mean_gradients(case: Case, problem: Problem, schedule: Schedule) -> Mapping[str, Array]:
-    network = copied(problem.network)
+    network = problem.network.copy()
     engine = FastEngine(program_of(network, schedule), network.layers(1, HOLD))
     for x, y in zip(case.past_inputs, case.past_targets, strict=True):
         engine.step(x[None], y[None])

@@ -18,11 +18,6 @@ from pcsim.theory.problem import Floats, flatten
 LONG = 1000  # iterations of a program that is not kept
 
 
-def copied(network: Network) -> Network:
-    """Return the network with parameters of its own."""
-    return replace(network, parameters=tuple((w.copy(), b.copy()) for w, b in network.parameters))
-
-
 def with_proximal_step(network: Network, proximal_step: float) -> Network:
     """Return the network with the soft clamp of another β; parameters are shared."""
     top = replace(network.traits[-1], mix=1 / (1 + proximal_step))
@@ -64,7 +59,7 @@ def update(
         targets: y, (batch, n_L).
         carried: the rule's state to begin from, such as MQ's v_l: mean_gradient_0, updates_0, ….
     """
-    own = copied(network)
+    own = network.copy()
     engine = FastEngine(program_of(own, schedule), own.layers(len(inputs), rule))
     if carried is not None:
         weights = {name: array for name, array in learnt(engine.layers).items() if name not in carried}
