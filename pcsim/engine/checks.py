@@ -1,4 +1,4 @@
-"""What both engines check at their doors."""
+"""What all engines check at their doors."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Whole experiments: a model trained and traced, golden cases replayed."""
+"""Whole runs, checkpoints, sweeps, golden cases, benchmarks."""

@@ -1,1 +1,1 @@
-"""What the clock believes: how long an operation takes and how long a message is under way."""
+"""Machines and their prices, counted work and its bill, mappings, how long things take."""

@@ -54,12 +54,12 @@ class RowSynapses(DenseSynapses):
 class CpuKernels(AddingSteps):
     """Kernels for one process; keeps scratch arrays by shape and remembers the fastest provider by shape.
 
-    Products are split by neurons over threads of our own, each of which calls a library on one thread:
-    the libraries' own threads wait by spinning and slow each other down when they are mixed.
+    Products are split by neurons over threads of our own; in each our loops or a library's one thread
+    multiply: the libraries' own threads wait by spinning and slow each other down when they are mixed.
 
     Args:
         threads: how many threads share a large product.
-        choices: which library does which product; the self-test of this machine if not given.
+        choices: who does which product; the self-test of this machine if not given.
     """
 
     to_device = staticmethod(reference.to_device)

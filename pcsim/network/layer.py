@@ -1,6 +1,6 @@
 """The local unit: a layer that owns its state and knows nothing but its inbox.
 
-A layer has no reference to any other layer, so its six operations can only touch what they own and what
+A layer has no reference to any other layer, so its operations can only touch what they own and what
 others have sent. Who acts when is the schedule's business; who carries messages is the engine's.
 """
 
