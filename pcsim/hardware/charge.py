@@ -205,15 +205,6 @@ def dense(program: Program, batch: int) -> Done:
     return [(operation, Used.all_of(operation, program.network, batch)) for operation in program.operations]
 
 
-def latency(done: Done, setting: Setting) -> float:
-    """Return when the last operation or message ends, ns, if they begin as soon as they can.
-
-    As in the event engine: one unit a layer, which does its operations in their order; a link carries one
-    message after the other; an operation waits for the messages that it reads.
-    """
-    return _end(_worked(done, setting), setting.machine.prices.time)
-
-
 def _worked(done: Done, setting: Setting) -> Worked:
     """Count the work of each operation; that of other iterations with the same numbers is the same."""
     known: dict[object, Work] = {}
@@ -228,7 +219,11 @@ def _worked(done: Done, setting: Setting) -> Worked:
 
 
 def _end(worked: Worked, prices: Mapping[Term, Price]) -> float:
-    """Return the end of the last operation or message, ns."""
+    """Return when the last operation or message ends, ns, if they begin as soon as they can.
+
+    As in the event engine: one unit a layer, which does its operations in their order; a link carries one
+    message after the other; an operation waits for the messages that it reads.
+    """
     free: dict[int, float] = {}
     carried: dict[tuple[int, int], float] = {}
     arrived: dict[Place, float] = {}

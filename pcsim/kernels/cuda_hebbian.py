@@ -93,10 +93,6 @@ class Tile:
         across, down = self.grid(rows, columns)
         return -(-batch // self.depth) > max(across * down, SHORT_WALK)
 
-    def shared_bytes(self, itemsize: int) -> int:
-        """Return the shared memory of a block for both slices, in bytes."""
-        return self.depth * (self.rows + self.columns) * itemsize
-
 
 @cache
 def _accumulate(activation: ActivationName, number: Number, tile: Tile) -> Kernel:

@@ -73,14 +73,3 @@ def counts(order: str, depth: int, iterations: int) -> Counts:
         case "bottom-up":
             return Counts(products, 2 * L - 2 + 3 * T, 3 * L + 5 * T, 2 * L - 2 + 4 * T, products)
     raise ConfigurationError(f"order '{order}': {nearest(order, (*STATIC, BACKPROP))}")
-
-
-def wave_wins(depth: int, sequential: int, simultaneous: int) -> bool:
-    """Return whether sequential inference ends before simultaneous, on unlimited cores: 3T_s + L − 3 < 2T_m.
-
-    Args:
-        depth: L, 3 at least.
-        sequential: T_s.
-        simultaneous: T_m.
-    """
-    return counts("sequential", depth, sequential).span < counts("simultaneous", depth, simultaneous).span

@@ -14,7 +14,7 @@ from pcsim.experiments.experiment import build_network, build_rule
 from pcsim.experiments.mapping import map_model
 from pcsim.experiments.mapping_picture import draw_mapping
 from pcsim.experiments.pricing import setting_of
-from pcsim.hardware.charge import dense, latency
+from pcsim.hardware.charge import charge, dense
 from pcsim.hardware.machine import load_machine
 from pcsim.hardware.mapping import Mapping
 from pcsim.schedule.program import Program, Schedule
@@ -151,7 +151,7 @@ def test_a_layer_a_core_takes_as_long_as_the_bill_says(order, name):
     machine, network = load_machine(name), build_network(model.network, 0)
     program = Program.build(network, Schedule(**model.schedule.model_dump()))
     setting = setting_of(network, 2, build_rule(model.learning), machine)
-    assert mapped.timing.makespan == pytest.approx(latency(dense(program, 2), setting))
+    assert mapped.timing.makespan == pytest.approx(charge(setting, [dense(program, 2)]).latency)
 
 
 def test_picture_shows_every_used_link_and_core(machine):

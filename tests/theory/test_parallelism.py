@@ -11,7 +11,7 @@ from pcsim.network.network import Network
 from pcsim.schedule.backpropagation import backpropagation
 from pcsim.schedule.parallelism import Graph
 from pcsim.schedule.program import Program, Schedule
-from pcsim.theory.parallelism import BACKPROP, STATIC, counts, wave_wins
+from pcsim.theory.parallelism import BACKPROP, STATIC, counts
 
 WIDTH = 4
 POINTS = [(depth, T) for depth in (*range(2, 10), 14, 21, 33) for T in (1, 2, 3, 4, 7, 12) if depth * T < 150]
@@ -58,9 +58,9 @@ def test_who_is_first_on_unlimited_cores():
     """The break-even between a wave and many small steps: 3 T_s + L − 3 < 2 T_m."""
     for depth in range(3, 30):
         for T in range(1, 60):
-            assert wave_wins(depth, 1, T) == (depth < 2 * T)
-    assert counts("sequential", 33, 1).span < counts("simultaneous", 33, 32).span
-    assert not wave_wins(17, 3, 3)
+            waves, steps = counts("sequential", depth, 1), counts("simultaneous", depth, T)
+            assert (waves.span < steps.span) == (depth < 2 * T)
+    assert counts("sequential", 17, 3).span >= counts("simultaneous", 17, 3).span
 
 
 def test_what_has_no_closed_form_is_refused():

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from pcsim.hardware.charge import duration
 from pcsim.hardware.chip import Chip
-from pcsim.hardware.clock import Hardware
 from pcsim.hardware.machine import Machine
 from pcsim.hardware.prices import Term
 from pcsim.hardware.work import Setting, Work, work_of
@@ -47,19 +46,6 @@ def priced_durations(program: Program, setting: Setting) -> Durations:
         whole.append(known[same])
     addition = prices[Term.ADDITION].value if Term.ADDITION in prices else 0.0
     return Durations(np.full(len(whole), control), np.array(whole, np.float64), addition)
-
-
-def clock_durations(program: Program, hardware: Hardware, batch: int) -> Durations:
-    """Return durations as the layer-level engines have them, in the hardware's time units instead of ns."""
-    whole = np.array(
-        [
-            hardware.operation_time(one.name, one.layer, one.multiplications * batch)
-            for one in program.operations
-        ],
-        np.float64,
-    )
-    fixed = np.minimum(hardware.time_per_operation, whole)
-    return Durations(fixed, whole - fixed)
 
 
 def chip_of(machine: Machine, itemsize: int) -> Chip | None:

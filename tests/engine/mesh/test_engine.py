@@ -20,7 +20,7 @@ from strategies import ORDERS
 from pcsim.engine.event import EventEngine
 from pcsim.engine.mesh.engine import InFlight, MeshEngine, MeshTiming, simulate_mesh, span_of
 from pcsim.engine.mesh.plan import Plan, make_plan
-from pcsim.engine.mesh.times import Durations, clock_durations
+from pcsim.engine.mesh.times import Durations
 from pcsim.errors import ConfigurationError, ShapeError
 from pcsim.hardware.chip import Chip
 from pcsim.hardware.clock import Hardware, Links
@@ -112,7 +112,11 @@ def test_same_times_as_the_layer_level_engine(order):
     case = on_a_row(order, layers=6, chip=chip)
     engine = EventEngine(case.program, None, hardware, case.batch)
     engine.simulate()
-    plan = make_plan(case.program, case.mapping, 2, clock_durations(case.program, hardware, 2))
+    whole = [
+        hardware.operation_time(one.name, one.layer, one.multiplications * 2)
+        for one in case.program.operations
+    ]
+    plan = make_plan(case.program, case.mapping, 2, Durations(np.zeros(len(whole)), np.array(whole)))
     timing = simulate_mesh(plan)
     expected = sorted((e.layer, e.start, e.end) for e in engine.timeline if e.kind == "operation")
     job, start = timing.record.job, timing.record.job_start
@@ -310,17 +314,18 @@ def test_the_order_of_tiles_does_not_matter(case, random):
 
 FINGERPRINT = """
 import hashlib
+import numpy as np
 from pcsim.engine.mesh.engine import simulate_mesh
 from pcsim.engine.mesh.plan import make_plan
-from pcsim.engine.mesh.times import clock_durations
+from pcsim.engine.mesh.times import Durations
 from pcsim.hardware.chip import Chip
-from pcsim.hardware.clock import Hardware
 from pcsim.hardware.placement import place
 from pcsim.network.network import Network
 from pcsim.schedule.program import Program, Schedule
 program = Program.build(Network.dense([9, 12, 7, 5]), Schedule("red-black", 2))
 mapping = place(program, Chip(3, 4, 4, None, None, 2.0, 1.0, 1.5), 2, "traffic", "mine")
-timing = simulate_mesh(make_plan(program, mapping, 2, clock_durations(program, Hardware(1.0, 0.1), 2)))
+shared = np.array([0.2 * one.multiplications for one in program.operations])
+timing = simulate_mesh(make_plan(program, mapping, 2, Durations(np.ones(len(shared)), shared)))
 columns = b"".join(column.tobytes() for column in timing.record)
 print(len(timing.record.crossed), hashlib.sha256(columns + repr(mapping).encode()).hexdigest())
 """
