@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +40,7 @@ class FixedPoint:
         return np.asarray(np.ldexp(np.clip(whole, -largest, largest - 1), -self.fraction_bits))
 
     @classmethod
-    def suited(cls, minimum: float, maximum: float, mean_square: float, snr: float) -> FixedPoint:
+    def suited(cls, minimum: float, maximum: float, mean_square: float, snr: float) -> Self:
         """Return the shortest format that holds a signal with a signal-to-noise ratio.
 
         Rounding to multiples of 2^−b is taken for noise of power 2^(−2b)/12 (uniform between −½ and ½ of a

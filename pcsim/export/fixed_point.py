@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from pcsim.analysis import fixed_point
 from pcsim.errors import ConfigurationError, TraceError
 
 Array = npt.NDArray[np.float64]
@@ -16,21 +16,13 @@ Words = npt.NDArray[np.int64]
 WIDEST = 53  # bits of a float64's significand, so that every word has its exact float64
 
 
-@dataclass(frozen=True)
-class FixedPoint:
-    """Qm.n: a sign bit, m integer bits and n fraction bits in two's complement; 1 + m + n bits in all.
+class FixedPoint(fixed_point.FixedPoint):
+    """Qm.n: m integer and n fraction bits besides the sign; its numbers as words, and in files.
 
     Values are rounded to the nearest word, ties to the even one, and saturate at both ends. Either number may
     be negative: m = −3 leaves out three bits after the point that never differ from the sign; n = −3 the last
     three before it.
-
-    Attributes:
-        integer_bits: m.
-        fraction_bits: n.
     """
-
-    integer_bits: int
-    fraction_bits: int
 
     @classmethod
     def parse(cls, text: str) -> FixedPoint:
@@ -41,7 +33,7 @@ class FixedPoint:
         """
         match = re.fullmatch(r"[Qq](-?\d{1,2})\.(-?\d{1,2})", text)
         found = cls(int(match[1]), int(match[2])) if match else None
-        if found is None or not 2 <= found.width <= WIDEST:
+        if found is None or not 2 <= found.bits <= WIDEST:
             raise ConfigurationError(
                 f"--format {text}: expected Qm.n with m integer and n fraction bits besides the sign, "
                 f"such as Q3.12 or Q-6.17, 1 + m + n from 2 to {WIDEST} bits"
@@ -54,11 +46,6 @@ class FixedPoint:
         return f"Q{self.integer_bits}.{self.fraction_bits}"
 
     @property
-    def width(self) -> int:
-        """Bits of a word."""
-        return 1 + self.integer_bits + self.fraction_bits
-
-    @property
     def step(self) -> float:
         """The value of the least significant bit, 2⁻ⁿ."""
         return float(2.0**-self.fraction_bits)
@@ -66,7 +53,7 @@ class FixedPoint:
     @property
     def largest(self) -> int:
         """The largest word; the smallest is −largest − 1."""
-        return int(2 ** (self.width - 1) - 1)
+        return int(2 ** (self.bits - 1) - 1)
 
     def words(self, values: Array) -> tuple[Words, int]:
         """Return values as words, and how many of them were beyond the range and have saturated."""
@@ -80,7 +67,7 @@ class FixedPoint:
 
     def write_hex(self, path: Path, words: Words, title: str) -> None:
         """Write words for $readmemh, one a line in C order, after a comment."""
-        digits, mask = -(-self.width // 4), 2**self.width - 1
+        digits, mask = -(-self.bits // 4), 2**self.bits - 1
         lines = [f"// {title}", *(f"{word & mask:0{digits}x}" for word in words.reshape(-1).tolist())]
         path.write_text("\n".join(lines) + "\n", encoding="ascii")
 
@@ -97,8 +84,8 @@ class FixedPoint:
             raise TraceError(
                 f"cannot read {path}: expected hexadecimal words, one a line ({error})"
             ) from error
-        if len(words) != int(np.prod(shape)) or (len(words) and int(words.max()) >= 2**self.width):
+        if len(words) != int(np.prod(shape)) or (len(words) and int(words.max()) >= 2**self.bits):
             raise TraceError(
-                f"{path} holds {len(words)} words: expected {int(np.prod(shape))} of {self.width} bits"
+                f"{path} holds {len(words)} words: expected {int(np.prod(shape))} of {self.bits} bits"
             )
-        return np.where(words > self.largest, words - 2**self.width, words).reshape(shape)
+        return np.where(words > self.largest, words - 2**self.bits, words).reshape(shape)

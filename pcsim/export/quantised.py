@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pcsim.analysis.fixed_point import FixedPoint as Suited
 from pcsim.errors import ConfigurationError, TraceError, nearest
 from pcsim.export.fixed_point import WIDEST, FixedPoint, Words
 
@@ -137,11 +136,11 @@ class Quantised:
 def suggested(values: Array) -> FixedPoint | None:
     """Return a short format in which a signal has `ENOUGH` dB as measured; None if none is wide enough."""
     low, high = float(values.min()), float(values.max())
-    start = Suited.suited(low, high, float((values**2).mean()), ENOUGH)
+    start = FixedPoint.suited(low, high, float((values**2).mean()), ENOUGH)
     fewest = max(start.fraction_bits, 1 - start.integer_bits)
     for fraction in range(fewest, WIDEST - start.integer_bits):
         number = FixedPoint(start.integer_bits, fraction)
-        ratio = _snr(values, number.values(number.words(values)[0]))
+        ratio = _snr(values, number.quantise(values))
         if ratio is None or ratio >= ENOUGH:
             return number
     return None

@@ -241,7 +241,7 @@ def _signal(signal: Quantised) -> dict[str, Any]:
 def _number_format(number: FixedPoint) -> dict[str, Any]:
     return {
         "name": number.name,
-        "width": number.width,
+        "width": number.bits,
         "integer_bits": number.integer_bits,
         "fraction_bits": number.fraction_bits,
         "signed": "two's complement",
@@ -262,7 +262,7 @@ def _constants(model: Model, layer: int) -> dict[str, Any]:
 
 def _words(number: FixedPoint, constants: dict[str, Any]) -> dict[str, Any]:
     """Return the constants as hexadecimal words too, for whoever wires them."""
-    digits, mask = -(-number.width // 4), 2**number.width - 1
+    digits, mask = -(-number.bits // 4), 2**number.bits - 1
 
     def word(value: float) -> str:
         return f"{int(number.words(np.array([value]))[0][0]) & mask:0{digits}x}"

@@ -53,9 +53,9 @@ _TESTBENCH = """\
 //   iverilog -g2005 -Wall -o testbench testbench.v compare_unit.v && vvp testbench
 `timescale 1ns / 1ps
 module testbench;
-    localparam ACTIVITY_WIDTH = {activity.width};
-    localparam PREDICTION_WIDTH = {prediction.width};
-    localparam ERROR_WIDTH = {error.width};
+    localparam ACTIVITY_WIDTH = {activity.bits};
+    localparam PREDICTION_WIDTH = {prediction.bits};
+    localparam ERROR_WIDTH = {error.bits};
     localparam WORDS = {words};
     localparam signed [ERROR_WIDTH:0] TOLERANCE = {difference_width}'sd{tolerance};
 
@@ -122,6 +122,6 @@ def write_testbench(
         error=error,
         words=words,
         layer=layer,
-        difference_width=error.width + 1,
-        tolerance=min(tolerance, 2**error.width - 1),
+        difference_width=error.bits + 1,
+        tolerance=min(tolerance, 2**error.bits - 1),
     )

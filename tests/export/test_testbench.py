@@ -209,7 +209,7 @@ def test_negative_integer_bits_by_hand():
     """Q-2.5 is 4 bits, multiples of 1/32 from -1/4 to 7/32, and what `pcsim analyze` means by -2.5."""
     number, values = FixedPoint.parse("Q-2.5"), np.array([0.25, 0.24, 7 / 32, 1 / 64, -0.25, -0.3])
     words, saturated = number.words(values)
-    assert number.width == 4
+    assert number.bits == 4
     assert words.tolist() == [7, 7, 7, 0, -8, -8]
     assert saturated == 3
     assert (number.values(words) == Suited(-2, 5).quantise(values)).all()
