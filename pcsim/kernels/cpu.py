@@ -179,8 +179,8 @@ class CpuKernels(AddingSteps):
             reference.relax(activity, error, feedback, activation, step, precision, activity_decay)
             return
         into = flat(activity)
-        constants = step, precision, activity_decay, leak
-        elementwise.RELAX(self.crew, into, flat(error), flat(feedback), *constants)
+        descent = loops.Descent(step, precision, activity_decay, leak)
+        elementwise.RELAX(self.crew, into, flat(error), flat(feedback), descent)
         put_back(into, activity)
 
     def relax_and_compare(
@@ -200,9 +200,9 @@ class CpuKernels(AddingSteps):
             self.relax(activity, error, feedback, activation, step, precision, activity_decay)
             return self.compare(activity, prediction, error)
         moved, formed = flat(activity), flat(error)
-        constants = step, precision, activity_decay, leak
+        descent = loops.Descent(step, precision, activity_decay, leak)
         back, expected = flat(feedback), flat(prediction)
-        norm = elementwise.RELAX_AND_COMPARE(self.crew, moved, formed, back, expected, *constants)
+        norm = elementwise.RELAX_AND_COMPARE(self.crew, moved, formed, back, expected, descent)
         put_back(moved, activity)
         put_back(formed, error)
         return 0.5 * norm / len(error)

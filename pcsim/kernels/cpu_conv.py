@@ -116,13 +116,13 @@ class CpuConvolution:
     ) -> None:
         """Move ĥ_l by equation (2), some channels at a time; its own f is the identity."""
         into, own = by_neuron(activity), by_neuron(error)
-        step, precision, precision_above, decay = constants
+        descent = loops.Descent(constants.step, constants.precision, constants.activity_decay, 1.0)
 
         def move(pixels: slice, came: Array) -> None:
             here, wrong = into[pixels].ravel(), own[pixels].ravel()
-            loops.relax(here, wrong, came.ravel(), step, precision, decay, 1.0)
+            loops.relax(here, wrong, came.ravel(), descent)
 
-        self._bring_back(error_above, weight, precision_above, move)
+        self._bring_back(error_above, weight, constants.precision_above, move)
         put_back(into, activity)
 
     def operands(self, error_above: Array, activity: Array) -> tuple[Array, Array, ActivationName]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from pcsim.kernels import Array, loops
 from pcsim.kernels.crew import Crew
-from pcsim.kernels.loops import compiled
+from pcsim.kernels.loops import Descent, compiled
 from pcsim.kernels.mail import Mail, address_of, block_function, do_blocks, new_mail
 
 BLOCK, MOST_BLOCKS = 8192, 64  # numbers that are worth to be handed over, and blocks of a pass
@@ -101,29 +101,18 @@ def rectify_block(operands: tuple[Any, ...], block: int) -> None:
 
 
 @compiled
-def relax(
-    mail: Mail,
-    activity: Array,
-    error: Array,
-    feedback: Array,
-    step: float,
-    precision: float,
-    activity_decay: float,
-    leak: float,
-    norms: Array,
-) -> bool:
+def relax(mail: Mail, activity: Array, error: Array, feedback: Array, descent: Descent, norms: Array) -> bool:
     """Equation (2); there is no norm."""
-    operands = activity, error, feedback, step, precision, activity_decay, leak, norms
+    operands = activity, error, feedback, descent, norms
     return do_blocks(mail, block_function(relax_block, operands), address_of(operands), len(norms))
 
 
 @compiled
 def relax_block(operands: tuple[Any, ...], block: int) -> None:
     """Let some relax."""
-    activity, error, feedback, step, precision, activity_decay, leak, norms = operands
+    activity, error, feedback, descent, norms = operands
     first, last = edges(activity.size, len(norms), block)
-    moved, wrong, back = activity[first:last], error[first:last], feedback[first:last]
-    loops.relax(moved, wrong, back, step, precision, activity_decay, leak)
+    loops.relax(activity[first:last], error[first:last], feedback[first:last], descent)
 
 
 @compiled
@@ -133,14 +122,11 @@ def relax_and_compare(
     error: Array,
     feedback: Array,
     prediction: Array,
-    step: float,
-    precision: float,
-    activity_decay: float,
-    leak: float,
+    descent: Descent,
     norms: Array,
 ) -> bool:
     """`relax`, then `compare`: errors are read and written once; with the squared norm."""
-    operands = activity, error, feedback, prediction, step, precision, activity_decay, leak, norms
+    operands = activity, error, feedback, prediction, descent, norms
     function = block_function(relax_and_compare_block, operands)
     helped = do_blocks(mail, function, address_of(operands), len(norms))
     sum_up(norms)
@@ -150,13 +136,11 @@ def relax_and_compare(
 @compiled
 def relax_and_compare_block(operands: tuple[Any, ...], block: int) -> None:
     """Let some relax, and compare them."""
-    activity, error, feedback, prediction, step, precision, activity_decay, leak, norms = operands
+    activity, error, feedback, prediction, descent, norms = operands
     first, last = edges(activity.size, len(norms), block)
     moved, wrong = activity[first:last], error[first:last]
     back, expected = feedback[first:last], prediction[first:last]
-    norms[block] = loops.relax_and_compare(
-        moved, wrong, back, expected, step, precision, activity_decay, leak
-    )
+    norms[block] = loops.relax_and_compare(moved, wrong, back, expected, descent)
 
 
 @compiled
@@ -186,6 +170,7 @@ def compile_all(dtype: str) -> None:
     What comes in as a message may be read-only, which Numba takes for another type.
     """
     mail, number = new_mail(), 1.0
+    descent = Descent(*(number,) * 4)
 
     def run(one: Pass, *operands: object) -> None:
         one.whole(*operands)
@@ -196,7 +181,7 @@ def compile_all(dtype: str) -> None:
         sent, sent_table = row.copy(), table.copy()
         sent.flags.writeable = sent_table.flags.writeable = writeable
         run(COMPARE, row, sent, row.copy())
-        run(RELAX_AND_COMPARE, row.copy(), row.copy(), row.copy(), sent, *(number,) * 4)
+        run(RELAX_AND_COMPARE, row.copy(), row.copy(), row.copy(), sent, descent)
         turn_over(mail, sent_table, table.copy(), 1)
     run(RECTIFY, row, number, row.copy())
-    run(RELAX, row, row.copy(), row.copy(), *(number,) * 4)
+    run(RELAX, row, row.copy(), row.copy(), descent)

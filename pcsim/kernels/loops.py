@@ -192,6 +192,22 @@ def rectify(values: Array, leak: float, out: Array) -> None:
         out[i] = value if value > 0 else factor * (lowest if value < lowest else value)
 
 
+class Descent(NamedTuple):
+    """What equation (2) needs besides arrays, where f is linear on either side of 0.
+
+    Attributes:
+        step: k.
+        precision: γ_l.
+        activity_decay: γ_l^decay.
+        leak: slope of f below 0.
+    """
+
+    step: float
+    precision: float
+    activity_decay: float
+    leak: float
+
+
 @compiled
 def relaxed(
     value: Number,
@@ -221,18 +237,11 @@ def relaxed(
 
 
 @compiled
-def relax(
-    activity: Array,
-    error: Array,
-    feedback: Array,
-    step: float,
-    precision: float,
-    activity_decay: float,
-    leak: float,
-) -> None:
-    """Equation (2) in one pass over flat arrays, for activations that are linear on either side of 0."""
+def relax(activity: Array, error: Array, feedback: Array, descent: Descent) -> None:
+    """Equation (2) in one pass over flat arrays."""
     number = activity.dtype.type
-    k, own, cost, factor = number(step), number(precision), number(activity_decay), number(leak)
+    step, precision, decay, leak = descent
+    k, own, cost, factor = number(step), number(precision), number(decay), number(leak)
     lowest = least(activity, leak)
     for i in range(activity.size):
         activity[i] = relaxed(activity[i], error[i], feedback[i], k, own, cost, factor, lowest)
@@ -240,18 +249,12 @@ def relax(
 
 @compiled
 def relax_and_compare(
-    activity: Array,
-    error: Array,
-    feedback: Array,
-    prediction: Array,
-    step: float,
-    precision: float,
-    activity_decay: float,
-    leak: float,
+    activity: Array, error: Array, feedback: Array, prediction: Array, descent: Descent
 ) -> np.floating[Any]:
     """`relax`, then `compare`: errors are read and written once."""
     number = activity.dtype.type
-    k, own, cost, factor = number(step), number(precision), number(activity_decay), number(leak)
+    step, precision, decay, leak = descent
+    k, own, cost, factor = number(step), number(precision), number(decay), number(leak)
     lowest = least(activity, leak)
     for i in range(activity.size):
         activity[i] = relaxed(activity[i], error[i], feedback[i], k, own, cost, factor, lowest)

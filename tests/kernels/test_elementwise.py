@@ -12,7 +12,7 @@ from pcsim.kernels.crew import Crew
 from pcsim.kernels.elementwise import BLOCK, COMPARE, MOST_BLOCKS, RECTIFY, RELAX, RELAX_AND_COMPARE
 
 SIZES = (1, BLOCK - 1, 2 * BLOCK - 1, 2 * BLOCK, 3 * BLOCK + 5, 70 * BLOCK + 17)
-CONSTANTS = (0.1, 1.5, 0.01, 0.2)  # step, precision, activity decay, leak
+CONSTANTS = (loops.Descent(step=0.1, precision=1.5, activity_decay=0.01, leak=0.2),)
 CASES = {  # a pass, how many arrays it takes, and what comes after them
     "compare": (COMPARE, 3, ()),
     "rectify": (RECTIFY, 1, (0.2,)),
