@@ -1,14 +1,13 @@
 """A run that is really killed leaves a trace that everybody can open."""
 
 import random
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import h5py
 import numpy as np
 import xarray
+from command_line import start
 
 import pcsim
 
@@ -26,19 +25,12 @@ def test_sigkill_at_random_moments(tmp_path):
         path = tmp_path / f"{kill}.h5"
         options = ["--set", "data.name=npz", "--set", f"data.path={data}", "--set", "training.epochs=100000"]
         options += ["--set", "trace.flush_seconds=0.02", "--set", "trace.every=1", "--engine", "event"]
-        command = [
-            sys.executable,
-            "-c",
-            "from pcsim.cli import main; main()",
-            "run",
-            ROOT / "models/digits.toml",
-        ]
-        process = subprocess.Popen([*command, *options, "--trace", path], stderr=subprocess.DEVNULL)
+        process = start("run", ROOT / "models/digits.toml", *options, "--trace", path)
         while not path.exists():
             time.sleep(0.01)
         time.sleep(moments.uniform(0, 0.4))
         process.kill()
-        process.wait()
+        process.join(60)
         found += check(path)
     assert found > KILLS * 10  # most kills came after many recorded steps
 

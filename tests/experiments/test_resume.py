@@ -1,14 +1,13 @@
 """Runs that are killed and taken up again, and what they refuse."""
 
 import random
-import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import PCSIM, finished, start
 from safetensors.numpy import load_file, save_file
 
 from pcsim.config import load_model
@@ -20,7 +19,6 @@ from pcsim.experiments.run import run
 from pcsim.tracing import open_trace
 
 DIGITS = Path(__file__).parents[2] / "models" / "digits.toml"
-PCSIM = [sys.executable, "-c", "from pcsim.cli import main; main()"]
 CLOCK = "seconds"  # the one column that may differ
 
 
@@ -60,24 +58,24 @@ def check_same(one, other):
 def test_killed_and_resumed(tmp_path, kills, overrides, options):
     """SIGKILL at random moments, start again: weights, learning rules' state and trace as if undisturbed."""
     settings = [part for override in overrides for part in ("--set", override)]
-    chance = random.Random(1)
+    chance, errors = random.Random(1), tmp_path / "errors"
 
-    def start(folder):
-        command = [*PCSIM, "run", str(DIGITS), *settings, *options, "--threads", "1"]
-        command += ["--trace", str(folder / "run.h5"), "--checkpoint", str(folder), "--resume"]
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    def command(folder):
+        said = ["run", str(DIGITS), *settings, *options, "--threads", "1"]
+        return [*said, "--trace", str(folder / "run.h5"), "--checkpoint", str(folder), "--resume"]
 
-    begun = time.monotonic()
-    whole = start(tmp_path / "whole")
-    assert whole.wait(120) == 0, whole.stderr.read()
+    finished(start("run", str(DIGITS), "--no-trace", "--set", "training.epochs=1", errors=errors), errors)
+    begun = time.monotonic()  # all is loaded now
+    finished(start(*command(tmp_path / "whole"), errors=errors), errors)
     needed = time.monotonic() - begun
     for _ in range(kills):
-        process = start(tmp_path / "killed")
-        time.sleep(chance.uniform(0.3, 1.0) * needed)
-        process.send_signal(signal.SIGKILL)
-        process.wait(60)
-    last = start(tmp_path / "killed")
-    assert last.wait(120) == 0, last.stderr.read()
+        process = start(*command(tmp_path / "killed"))
+        time.sleep(chance.uniform(0.0, 0.5) * needed)
+        process.kill()
+        process.join(60)
+    last = [*PCSIM, *command(tmp_path / "killed")]
+    last = subprocess.run(last, capture_output=True, check=False, timeout=120)
+    assert last.returncode == 0, last.stderr
     check_same(*(load_file(tmp_path / name / FILE) for name in ("whole", "killed")))
     check_same(*(tables(tmp_path / name / "run.h5") for name in ("whole", "killed")))
 

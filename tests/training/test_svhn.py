@@ -139,6 +139,16 @@ def test_sizes_that_lie(tmp_path, compressed):
         assert peak < 3_000_000
 
 
+@pytest.mark.parametrize("kind", [0, 8, 14, 18])
+def test_types_that_are_no_numbers(tmp_path, kind):
+    """A byte that is wrong where the type of the numbers stands: fuzzing found an array of nothing."""
+    plain, images, _ = svhn_mat(5, compressed=False)
+    at = plain.find(struct.pack("<II", 2, images.size))
+    path = tmp_path / "a.mat"
+    path.write_bytes(plain[:at] + struct.pack("<I", kind) + plain[at + 4 :])
+    assert f"X is stored as type {kind}" in refused(lambda: read_matlab(path, ("X", "y"), 10**6))
+
+
 def test_bomb(tmp_path):
     """A variable that unpacks a thousandfold stops at the limit."""
     packed = zlib.compress(struct.pack("<II", 14, 10**8) + bytes(10**8), 9)

@@ -121,8 +121,10 @@ def _matrix(
     if word & 0xFF not in NUMERIC or word & COMPLEX:
         raise DataError(f"{where}: {name} is of MATLAB's class {word & 0xFF}: expected real numbers")
     real, _ = _element(content, at, order, where)
+    if real.kind not in STORED:
+        raise DataError(f"{where}: {name} is stored as type {real.kind}: expected a type of numbers")
     sizes = struct.unpack(f"{order}{len(shape.content) // 4}i", shape.content)
-    stored = np.dtype(STORED.get(real.kind, "V1")).newbyteorder("little" if order == "<" else "big")
+    stored = np.dtype(STORED[real.kind]).newbyteorder("little" if order == "<" else "big")
     if (
         len(sizes) > 8
         or min(sizes, default=-1) < 0

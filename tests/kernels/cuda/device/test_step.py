@@ -57,7 +57,7 @@ def test_two_training_steps(order, rule, output, beta, small_kernels, rng, close
 GOLDEN = Path(__file__).parents[3] / "golden"
 
 
-@pytest.mark.parametrize(("case", "engine"), [("seq_mq", "fast"), ("sim_adam", "event")])
+@pytest.mark.parametrize(("case", "engine"), [("seq_mq", "fast"), ("seq_sgd_hard_clamp_tanh", "event")])
 def test_golden_cases(case, engine):
     """`pcsim verify --backend cuda`: what users ask for by name, through either engine, to 1e-10."""
     deviation = verify(GOLDEN / f"{case}.npz", engine=engine, backend="cuda")
