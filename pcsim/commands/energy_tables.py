@@ -24,7 +24,7 @@ def show_bills(title: str, several: Sequence[Bills]) -> None:
     for first in range(0, len(several), MOST_MACHINES):
         console.print(_shares(several[first : first + MOST_MACHINES]))
     for both in several:
-        for line in _remarks(both.dense):
+        for line in _remarks(both):
             console.print(f"{both.dense.machine.name}: {line}", highlight=False)
 
 
@@ -79,13 +79,14 @@ def _term(row: Row) -> str:
     return row.term.replace("_", " ")
 
 
-def _remarks(bill: Bill) -> list[str]:
-    """Return what a total leaves out or takes for granted."""
-    machine, lines = bill.machine, []
+def _remarks(both: Bills) -> list[str]:
+    """Return what totals leave out or take for granted."""
+    bill, lines = both.dense, []
+    machine, timed = bill.machine, bill.latency is not None or both.events.latency is not None
     lines.append(f"{', '.join(machine.prices.evidence)} ({machine.source})")
     if bill.unpriced_energy:
         lines.append(f"no price, not in the energy: {_named(bill.unpriced_energy)}")
-    if bill.latency is not None and bill.unpriced_time:
+    if timed and bill.unpriced_time:
         lines.append(f"no price, not in the time: {_named(bill.unpriced_time)}")
     if not machine.prices.time:
         lines.append("no price in time at all")

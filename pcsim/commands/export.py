@@ -79,10 +79,16 @@ def export(
 def _prices(mapping: Path | None, hardware: str | None) -> Prices:
     """Return the prices of a machine: the one named, else that of the mapping."""
     from pcsim.export import Prices
-    from pcsim.hardware.machine import load_machine
+    from pcsim.hardware.machine import load_machine, machine_names, option_of
     from pcsim.hardware.mapping import Mapping
 
-    machine = load_machine(hardware or (Mapping.load(mapping).machine if mapping else MACHINE))
+    name = hardware or (Mapping.load(mapping).machine if mapping else MACHINE)
+    if not hardware and name not in machine_names():
+        raise ConfigurationError(
+            f"{mapping} is for the machine {name}, which is no preset: expected its file too; "
+            f"name it with --hardware {option_of(name)}"
+        )
+    machine = load_machine(name)
     kinds = (machine.prices.energy, machine.prices.time)
     energy, time = ({str(term): price.value for term, price in kind.items()} for kind in kinds)
     if machine.chip:

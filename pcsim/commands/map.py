@@ -93,9 +93,9 @@ def _one_mini_batch(mapped: Mapped) -> str:
     timing, traffic = mapped.timing, mapped.traffic
     (core, core_share), (link, link_share) = mapped.busiest_core, mapped.busiest_link
     lines = [
-        f"one mini-batch: {traffic.packets:,} packets, {traffic.hops:,} hops "
+        f"one mini-batch: {traffic.packets:,} messages between tiles, {traffic.hops:,} hops "
         f"({traffic.hops_horizontal:,} along rows)",
-        f"traffic: {in_bytes(traffic.bytes_times_hops)} × hops; heads of packets waited "
+        f"traffic: {in_bytes(traffic.bytes_times_hops)} × hops; heads of messages waited "
         f"{in_seconds(timing.waiting)} for links",
         f"makespan {in_seconds(timing.makespan)}; at least its span, {in_seconds(timing.span)}, and work "
         f"over cores, {in_seconds(timing.plan.work / len(mapped.mapping.cores))}",

@@ -33,6 +33,8 @@ class Letter:
     Attributes:
         values: (batch, n) as sent; None where only time is simulated, or nothing is sent at all.
         entries: which of them are sent; None if all are.
+        sent: how many of the values are sent; where only time is simulated all of them, as nobody knows which
+            pass a threshold.
         numbers: that an event-driven link carries: of a thresholded message all that are sent, else those
             that are not zero.
         bytes: size on the link.
@@ -41,6 +43,7 @@ class Letter:
 
     values: Array | None
     entries: Mask | None
+    sent: int
     numbers: int
     bytes: int
     unsent: bool = False
@@ -147,7 +150,7 @@ class Channel:
         dtype: np.dtype[np.floating],
         buffer: Array | None,
     ) -> None:
-        self._messages = settings.errors if link[0] > link[1] else settings.predictions
+        self._messages = settings.on(link)
         self._faults = settings.faults
         self._link, self._shape, self._dtype = link, shape, dtype
         self.sent = None if buffer is None or self._messages.threshold is None else np.zeros_like(buffer)
@@ -164,21 +167,21 @@ class Channel:
         """
         silent = self._silent_at(step)
         if self.dead_at(step):
-            return Letter(None, None, 0, 0, unsent=True)
+            return Letter(None, None, 0, 0, 0, unsent=True)
         entries = None if silent is None else np.broadcast_to(~silent, self._shape)
         if payload is None:
             numbers = int(np.prod(self._shape)) if entries is None else int(np.count_nonzero(entries))
-            return Letter(None, entries, numbers, self._bytes(numbers))
+            return Letter(None, entries, numbers, numbers, self._bytes(numbers))
         values = self.rounder(payload)
         if self.sent is not None:
             changed = _changed(values, self.sent, self._messages.threshold or 0.0)
             entries = changed if entries is None else changed & entries
             np.copyto(self.sent, values, where=entries)
             numbers = int(np.count_nonzero(entries))
-            return Letter(values, entries, numbers, self._bytes(numbers))
-        size = values.size if entries is None else int(np.count_nonzero(entries))
+            return Letter(values, entries, numbers, numbers, self._bytes(numbers))
+        sent = values.size if entries is None else int(np.count_nonzero(entries))
         nonzero = values != 0 if entries is None else (values != 0) & entries
-        return Letter(values, entries, int(np.count_nonzero(nonzero)), self._bytes(size))
+        return Letter(values, entries, sent, int(np.count_nonzero(nonzero)), self._bytes(sent))
 
     def dead_at(self, step: int) -> bool:
         """Tell whether the sender sends nothing at all in a training step."""
@@ -203,7 +206,7 @@ class Channel:
         return Mishap(*(bool(rate) and self.random.random() < rate for rate in rates))
 
     def _bytes(self, entries: int) -> int:
-        return -(-self._messages.bits(entries, self._shape[1], self._dtype) // 8)
+        return self._messages.bytes(entries, self._shape[1], self._dtype)
 
 
 class ChannelSet:

@@ -11,7 +11,7 @@ from itertools import count
 import numpy as np
 
 from pcsim.engine import fusion
-from pcsim.engine.channel import EXACT, ChannelSet, Mishap, Roundoff
+from pcsim.engine.channel import EXACT, ChannelSet, Letter, Mishap, Roundoff
 from pcsim.engine.checks import checked_payload, set_targets
 from pcsim.engine.observer import Observer, Watching, onlookers
 from pcsim.engine.process import InOrder, Process, Reacting, write_agendas
@@ -260,44 +260,45 @@ class EventEngine:
         if link not in self._channels.links:
             values, payload = self._values(link), message.payload
             nonzero = values if payload is None else int(np.count_nonzero(np.asarray(payload)))
-            self._transmit(message, now, nonzero, values * self._itemsize, _NO_MISHAP)
+            letter = Letter(payload, None, values, nonzero, values * self._itemsize)
+            self._transmit(message, now, letter, _NO_MISHAP)
             return
         channel = self._channels.links[link]
         letter = channel.send(message.payload, self._step)
         roundoff = channel.roundoff(message.payload, letter)
         message = replace(message, payload=letter.values, entries=letter.entries)
         if letter.unsent:
-            end = now + self._hardware.message_time(*link, 0, self._random)
+            end = now + self._hardware.message_time(*link, 0, 0, self._random)
             self._queue.push(end, Turn.ARRIVE, message.target, replace(message, fate=Fate.UNSENT))
             return
         mishap = channel.mishap()
         message = replace(message, fate=mishap.fate)
         if mishap.lost:
             message = replace(message, payload=None, entries=None)
-        self._transmit(message, now, letter.numbers, letter.bytes, mishap, roundoff)
+        self._transmit(message, now, letter, mishap, roundoff)
         if mishap.copied and not mishap.lost:
             copy = replace(message, fate=Fate.COPY)
-            self._transmit(copy, now, letter.numbers, letter.bytes, _NO_MISHAP, roundoff)
+            self._transmit(copy, now, letter, _NO_MISHAP, roundoff)
 
     def _transmit(
         self,
         message: Message,
         now: float,
-        nonzero: int,
-        size: int,
+        letter: Letter,
         mishap: Mishap,
         roundoff: Roundoff = EXACT,
     ) -> None:
         """Let a message travel over its link, behind the one before it."""
         link = message.source, message.target
         start = max(now, self._link_free.get(link, now))
-        end = start + self._hardware.message_time(*link, size, self._random)
+        end = start + self._hardware.message_time(*link, letter.sent, letter.bytes, self._random)
         if mishap.delayed:
             end += self._delay
         self._link_free[link] = end
         if mishap.stepped_aside:
             end += self._delay
-        what = (message.kind, *link, message.iteration, start, end, 0, self._values(link), nonzero, size)
+        sizes = self._values(link), letter.numbers, letter.bytes
+        what = (message.kind, *link, message.iteration, start, end, 0, *sizes)
         self._note(Event("message", *what, message.fate, roundoff))
         self._queue.push(end, Turn.ARRIVE, message.target, message)
 

@@ -239,7 +239,9 @@ class _Tables(NamedTuple):
             predictions=self.predictions,
             errors=self.errors,
             door=self.door,
-            travel=hardware.time_per_message + hardware.time_per_byte * _float(self.bytes),
+            travel=hardware.time_per_message
+            + hardware.time_per_value * _float(self.values)
+            + hardware.time_per_byte * _float(self.bytes),
             order=np.argsort(self.layer, kind="stable"),
             first=np.searchsorted(np.sort(self.layer), np.arange(self.layers + 1)),
             delay=np.array([links.link_latency.get(link, links.latency) for link in ends], np.float64),

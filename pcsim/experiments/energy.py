@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -10,18 +10,21 @@ import numpy as np
 from pcsim.engine.event import EventEngine
 from pcsim.engine.mesh.engine import simulate_mesh
 from pcsim.engine.mesh.plan import make_plan
-from pcsim.engine.mesh.times import priced_durations
+from pcsim.engine.mesh.times import chip_of, priced_durations, unpriced_on_mesh
 from pcsim.engine.observer import Statistics
 from pcsim.errors import ConfigurationError, ShapeError, refuse_unless
 from pcsim.experiments.experiment import Experiment
 from pcsim.experiments.meter import Meter, as_sent
 from pcsim.experiments.pricing import setting_of
-from pcsim.hardware.charge import Bill, Done, charge, dense
-from pcsim.hardware.machine import Machine
+from pcsim.experiments.sending import dense_of
+from pcsim.hardware.charge import Bill, Done, charge
+from pcsim.hardware.chip import Chip
+from pcsim.hardware.machine import Machine, option_of
 from pcsim.hardware.machine_clock import clock_of
 from pcsim.hardware.mapping import Mapping
+from pcsim.hardware.traffic import traffic_of
 from pcsim.hardware.ways import ways_of
-from pcsim.hardware.work import Setting, Used
+from pcsim.hardware.work import Setting
 from pcsim.kernels import reference
 from pcsim.network.network import Network
 from pcsim.schedule.operation import Operation, Operations
@@ -51,8 +54,9 @@ class Bills:
     """What a machine charges for a mini-batch, doing everything and doing only what is not about zeros.
 
     Attributes:
-        dense: every multiplication is done, every value is sent.
-        events: multiplications by zero are left out, and zeros are not sent.
+        dense: every multiplication is done, every value is sent, in the format of the model's messages.
+        events: multiplications by zero are left out, and zeros are not sent; of a message with a threshold
+            those entries are that pass it, zeros or not.
     """
 
     dense: Bill
@@ -84,7 +88,7 @@ def check_mapping(experiment: Experiment, machine: Machine, mapping: Mapping) ->
     if mapping.machine != machine.name:
         raise ConfigurationError(
             f"mapping for the machine {mapping.machine}: expected one for {machine.name}; "
-            f"name it with --hardware {mapping.machine}, or make another mapping (pcsim map)"
+            f"name it with --hardware {option_of(mapping.machine)}, or make another mapping (pcsim map)"
         )
     mapping.chip.check_simulated(machine.name)
     if mapping.sizes != experiment.network.sizes:
@@ -122,7 +126,7 @@ def measure(experiment: Experiment, mini_batches: int, tell: Callable[[], None] 
             engine.step(inputs, targets)
             statistics.check_finite()
             taken = meter.take()
-            done.append(as_sent(taken, engine.timeline, channels) if channels.carry else taken)
+            done.append(as_sent(taken, engine.timeline, network, channels) if channels.carry else taken)
             tell()
     time = engine.totals.simulated_time / mini_batches
     return Measured(tuple(done), _metrics(network, batch, done, meter), time)
@@ -155,7 +159,7 @@ def charge_machines(
     bills: dict[str, Bills] = {}
     if isinstance(plan, Program):
         measured = measure(experiment, mini_batches, tell)
-        everything = [dense(plan, experiment.batch)]
+        everything = [_dense(experiment, plan.operations)]
         for machine in machines:
             setting = setting_of(experiment.network, experiment.batch, experiment.rule, machine)
             bills[machine.name] = Bills(charge(setting, everything), charge(setting, measured.mini_batches))
@@ -164,7 +168,7 @@ def charge_machines(
         setting = setting_of(experiment.network, experiment.batch, experiment.rule, machine)
         clock = clock_of(setting, plan.operations) if machine.prices.time else experiment.hardware
         measured = measure(replace(experiment, hardware=clock), mini_batches, tell)
-        bills[machine.name] = _reactive_bills(setting, measured)
+        bills[machine.name] = _reactive_bills(experiment, setting, measured)
     return bills, measured
 
 
@@ -188,22 +192,41 @@ def charge_mapped(
     check_mapping(experiment, machine, mapping)
     program = Program.build(network, experiment.schedule)
     plain = setting_of(network, batch, experiment.rule, machine)
+    mapping = replace(mapping, chip=_chip(machine, mapping, network.dtype.itemsize))
     plan = make_plan(program, mapping, batch, priced_durations(program, plain))
     setting = replace(plain, ways=ways_of(program, mapping, batch))
     measured = measure(experiment, mini_batches, tell)
-    whole = charge(setting, [dense(program, batch)], ordered=False)
-    makespan = simulate_mesh(plan).makespan if machine.prices.time else None
+    whole = charge(setting, [_dense(experiment, program.operations)], ordered=False)
     events = charge(setting, measured.mini_batches, ordered=False)
-    return Bills(replace(whole, latency=makespan), events), measured
+    known = machine.prices.time and not (experiment.channels.formatted and _bytes_take_time(machine))
+    makespan = simulate_mesh(plan).makespan if known else None
+    unpriced = unpriced_on_mesh(program, plain, mapping.chip, traffic_of(program, mapping, batch))
+    dense = replace(whole, latency=makespan, unpriced_time=unpriced)
+    return Bills(dense, replace(events, unpriced_time=unpriced)), measured
 
 
-def _reactive_bills(setting: Setting, measured: Measured) -> Bills:
-    """Charge what an order without a list has done; its latency is the engine's, on the dense clock."""
-    everything = [
-        [(operation, Used.all_of(operation, setting.network, setting.batch)) for operation, _ in done]
-        for done in measured.mini_batches
-    ]
-    known = measured.time if setting.machine.prices.time else None
+def _dense(experiment: Experiment, operations: Iterable[Operation]) -> Done:
+    return dense_of(operations, experiment.network, experiment.batch, experiment.channels)
+
+
+def _chip(machine: Machine, mapping: Mapping, itemsize: int) -> Chip:
+    """Return the machine's chip; the mapping's if that has another mesh, or the machine none."""
+    given, own = mapping.chip, chip_of(machine, itemsize)
+    return own if own and (own.rows, own.columns) == (given.rows, given.columns) else given
+
+
+def _bytes_take_time(machine: Machine) -> bool:
+    """Whether links need time for bytes, and not for values whatever their format."""
+    return machine.packet_bytes is not None or bool(machine.chip and machine.chip.link_bytes_per_ns)
+
+
+def _reactive_bills(experiment: Experiment, setting: Setting, measured: Measured) -> Bills:
+    """Charge what an order without a list has done; its latency is the engine's, on the dense clock.
+
+    With thresholds the engine sends less than everything and multiplies all the same: no bill's latency.
+    """
+    everything = [_dense(experiment, [one for one, _ in done]) for done in measured.mini_batches]
+    known = measured.time if setting.machine.prices.time and not experiment.channels.thresholded else None
     return Bills(
         replace(charge(setting, everything, ordered=False), latency=known),
         charge(setting, measured.mini_batches, ordered=False),

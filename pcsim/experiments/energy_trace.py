@@ -13,13 +13,16 @@ import numpy as np
 from pcsim.analysis.events import recorded_events
 from pcsim.config import ModelConfig, model_from_dict
 from pcsim.errors import TraceError
+from pcsim.experiments.clocks import read_clock, same_times
 from pcsim.experiments.energy import Bills
-from pcsim.experiments.experiment import build_channels, build_network, build_rule
+from pcsim.experiments.experiment import build_channels, build_links, build_network, build_rule
 from pcsim.experiments.pricing import setting_of
+from pcsim.experiments.sending import dense_of, with_values
 from pcsim.hardware.charge import Done, charge
+from pcsim.hardware.clock import Hardware
 from pcsim.hardware.machine import Machine
-from pcsim.hardware.machine_clock import operations_of
-from pcsim.hardware.work import Used
+from pcsim.hardware.machine_clock import clock_of, operations_of
+from pcsim.hardware.work import Setting, Used
 from pcsim.schedule.channel import Channels
 from pcsim.schedule.operation import Operation
 from pcsim.schedule.program import Program, Reaction, Schedule
@@ -27,11 +30,9 @@ from pcsim.tracing.reader import TraceReader
 from pcsim.tracing.table_reader import TableReader
 
 MOST_STEPS = 1000  # recorded training steps that are charged; of more, evenly many
-COLUMNS = ("layer", "target", "values", "nonzero_values", "bytes")
-SENT, UNSENT = (
-    "arrives",
-    "unsent",
-)  # of `pcsim.schedule.message.Fate`; what older traces do not tell has arrived
+COLUMNS = ("layer", "target", "nonzero_values")
+# Of `pcsim.schedule.message.Fate`; what older traces do not tell has arrived.
+SENT, UNSENT = "arrives", "unsent"
 
 Explain = Callable[[str, int], Operation | None]  # from name and layer of an event
 
@@ -42,9 +43,10 @@ class Recorded:
 
     Attributes:
         model: that the trace holds.
-        bills: dense: all values of every message that was sent; events: only those that the trace counts, in
-            the bytes that it counts. A trace does not tell which factors of a product were zero, so both do
-            all multiplications.
+        bills: dense: all values of every message that was sent; events: only those that the trace counts. A
+            trace does not tell which factors of a product were zero, so both do all multiplications. If the
+            run's clock was the machine's, its time is the latency of the bill whose messages it sent: dense,
+            or with thresholds events.
         steps: recorded training steps that were charged.
         recorded: in the trace.
     """
@@ -79,18 +81,22 @@ def charge_trace(trace: TraceReader, machine: Machine, tell: Callable[[], None] 
     dense: list[Done] = []
     events: list[Done] = []
     for index in chosen:
-        done = list(_done(table, spans[index], _explained(plan), channels))
-        full = [(one, Used.all_of(one, network, batch)) for one, _ in done]
-        dense.append(
-            [(one, _silenced(used, told)) for (one, used), (_, told) in zip(full, done, strict=True)]
-        )
+        done = list(_done(table, spans[index], _explained(plan)))
+        full = dense_of((one for one, _ in done), network, batch, channels)
+        told = [(one, used, number) for (one, used), (_, number) in zip(full, done, strict=True)]
+        dense.append([(one, _silenced(used) if number is None else used) for one, used, number in told])
         events.append(
-            [(one, _as_told(used, told)) for (one, used), (_, told) in zip(full, done, strict=True)]
+            [(one, with_values(one, used, number or 0, network, channels)) for one, used, number in told]
         )
         tell()
     whole, sent = (charge(setting, steps, ordered=False) for steps in (dense, events))
-    latency = _mean_end(table, [spans[one] for one in chosen]) if _is_clock(model, machine) else None
-    return Recorded(model, Bills(replace(whole, latency=latency), sent), len(chosen), len(spans))
+    clock = read_clock(trace.attributes.get("hardware"))
+    if clock is not None and _is_clock(clock, setting, schedule, model):
+        time = _mean_end(table, [spans[one] for one in chosen])
+        timed = _timed(channels)
+        whole = replace(whole, latency=time if timed == "dense" else None)
+        sent = replace(sent, latency=time if timed == "events" else None)
+    return Recorded(model, Bills(whole, sent), len(chosen), len(spans))
 
 
 def model_of(trace: TraceReader) -> ModelConfig:
@@ -106,23 +112,16 @@ def model_of(trace: TraceReader) -> ModelConfig:
     return model_from_dict(given, f"the model file in {trace.path}")
 
 
-# What a message came to: numbers that were sent and their bytes (None: as many as its numbers take); nothing
-# at all of an operation that sends none.
-Told = tuple[float, float | None] | None
-NOTHING = 0.0, 0.0  # of a dead core, or of an operation whose message nobody reads and which so has none
+def _done(table: TableReader, rows: slice, explain: Explain) -> Iterator[tuple[Operation, int | None]]:
+    """Yield the operations of a training step in the order of their start, and how many numbers they sent.
 
-
-def _done(
-    table: TableReader, rows: slice, explain: Explain, channels: Channels
-) -> Iterator[tuple[Operation, Told]]:
-    """Yield the operations of a training step in the order of their start, and what they sent.
-
-    A link carries messages in the order of sending, so its n-th message is its sender's n-th.
+    None of a dead core, and of an operation whose message nobody reads or that has none. A link carries
+    messages in the order of sending, so its n-th message is its sender's n-th.
     """
     columns: dict[str, Any] = {name: table.read(name, rows).tolist() for name in COLUMNS}
     kinds, names = table.decode("kind", rows).tolist(), table.decode("name", rows).tolist()
     fates = table.decode("fate", rows).tolist() if "fate" in table.columns else [SENT] * len(kinds)
-    sent: dict[tuple[int, int], deque[Told]] = defaultdict(deque)
+    sent: dict[tuple[int, int], deque[int]] = defaultdict(deque)
     for row, kind in enumerate(kinds):
         if kind == "operation":
             continue
@@ -131,10 +130,7 @@ def _done(
                 f"{table.path} has second copies of messages, which no operation sends: expected a run "
                 "without faults.duplication"
             )
-        up = columns["target"][row] > columns["layer"][row]
-        coded = (channels.predictions if up else channels.errors).active
-        told = columns["nonzero_values"][row], columns["bytes"][row] if coded else None
-        sent[columns["layer"][row], columns["target"][row]].append(told)
+        sent[columns["layer"][row], columns["target"][row]].append(columns["nonzero_values"][row])
     for row, kind in enumerate(kinds):
         if kind != "operation":
             continue
@@ -166,20 +162,16 @@ def _explained(plan: Program | Reaction) -> Explain:
     return following
 
 
-def _told(operation: Operation, fate: str, sent: Mapping[tuple[int, int], deque[Told]]) -> Told:
+def _told(operation: Operation, fate: str, sent: Mapping[tuple[int, int], deque[int]]) -> int | None:
     if operation.sends is None:
         return None
     waiting = sent[operation.layer, operation.target]
-    return waiting.popleft() if fate != UNSENT and waiting else NOTHING
+    return waiting.popleft() if fate != UNSENT and waiting else None
 
 
-def _as_told(used: Used, told: Told) -> Used:
-    return used if told is None else replace(used, values=told[0], bytes=told[1])
-
-
-def _silenced(used: Used, told: Told) -> Used:
-    """Return everything, but for a message that was never sent."""
-    return replace(used, values=0.0, bytes=0.0) if told is NOTHING else used
+def _silenced(used: Used) -> Used:
+    """Return the same work without a message."""
+    return replace(used, values=0, bytes=0)
 
 
 def _spans(table: TableReader) -> list[slice]:
@@ -194,6 +186,22 @@ def _mean_end(table: TableReader, spans: list[slice]) -> float:
     return float(np.mean([table.read("end", rows).max() for rows in spans]))
 
 
-def _is_clock(model: ModelConfig, machine: Machine) -> bool:
-    """Tell whether the run's own clock was that of the machine, so that its times are its latencies."""
-    return model.hardware.model == machine.name and bool(machine.prices.time)
+def _is_clock(clock: Hardware, setting: Setting, schedule: Schedule, model: ModelConfig) -> bool:
+    """Tell whether a run's clock was that of the machine, with the links of the run's own model file."""
+    if not setting.machine.prices.time:
+        return False
+    operations = schedule.operations(setting.network)
+    ours = clock_of(setting, operations, build_links(model.hardware))
+    return same_times(clock, ours, operations, setting.batch)
+
+
+def _timed(channels: Channels) -> str:
+    """Say which bill has the messages that the links of a run carried, and so took the run's time.
+
+    Neither if some links have a threshold and others send everything, or if some lines of a layer are dead.
+    """
+    if not channels.thresholded:
+        dead = channels.faults.dead
+        return "dense" if dead is None or dead.share == 1 else "neither"
+    thresholds = channels.predictions.threshold, channels.errors.threshold
+    return "neither" if None in thresholds else "events"

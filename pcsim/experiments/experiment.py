@@ -247,6 +247,17 @@ def build_channels(messages: MessagesConfig, states: StatesConfig, faults: Fault
     )
 
 
+def build_links(hardware: HardwareConfig) -> Links:
+    """Return what a model file adds to the time of messages."""
+    ends = {link: link.split("-") for link in hardware.link_latency}
+    return Links(
+        hardware.latency,
+        {(int(ends[link][0]), int(ends[link][1])): time for link, time in hardware.link_latency.items()},
+        hardware.jitter,
+        hardware.seed,
+    )
+
+
 def build_hardware(
     hardware: HardwareConfig, network: Network, batch: int, rule: LearningRule, schedule: Schedule
 ) -> Hardware:
@@ -255,13 +266,7 @@ def build_hardware(
     Raises:
         ConfigurationError: a machine file that is none, or without prices in time.
     """
-    ends = {link: link.split("-") for link in hardware.link_latency}
-    links = Links(
-        hardware.latency,
-        {(int(ends[link][0]), int(ends[link][1])): time for link, time in hardware.link_latency.items()},
-        hardware.jitter,
-        hardware.seed,
-    )
+    links = build_links(hardware)
     if isinstance(hardware, MachineHardwareConfig):
         machine = load_machine(hardware.path or hardware.model)
         return machine_hardware(machine, network, batch, rule, schedule, links)

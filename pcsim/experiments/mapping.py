@@ -12,20 +12,16 @@ import numpy as np
 from pcsim.config import ModelConfig
 from pcsim.engine.mesh.engine import MeshTiming, simulate_mesh
 from pcsim.engine.mesh.plan import Floats, make_plan
-from pcsim.engine.mesh.times import chip_of, priced_durations
+from pcsim.engine.mesh.times import chip_of, priced_durations, unpriced_on_mesh
 from pcsim.errors import ConfigurationError
 from pcsim.experiments.experiment import build_network, build_rule
 from pcsim.experiments.pricing import setting_of
-from pcsim.hardware.charge import unpriced_of
-from pcsim.hardware.chip import Chip
 from pcsim.hardware.machine import Machine, load_machine
 from pcsim.hardware.mapping import Mapping
 from pcsim.hardware.placement import place
-from pcsim.hardware.prices import Term
 from pcsim.hardware.routes import link_ends
 from pcsim.hardware.tiling import Fill, fills
 from pcsim.hardware.traffic import Traffic, traffic_of
-from pcsim.hardware.work import work_of
 from pcsim.network.connection import Conv
 from pcsim.schedule.orders import ORDERS, Reactive
 from pcsim.schedule.program import Program, Schedule
@@ -42,7 +38,7 @@ class Mapped:
         machine: with prices and chip.
         mapping: tiles and their cores.
         fills: how full the fullest core is, capacity by capacity.
-        traffic: packets, hops and bytes of one mini-batch.
+        traffic: messages between tiles, hops and bytes of one mini-batch.
         timing: when which core and which link worked.
         unpriced: what takes no time here only because its time has no price.
         left_out: what tiles of one layer would have to tell each other, and is not simulated.
@@ -86,8 +82,8 @@ class Mapped:
             "cores_used": len(self.mapping.cores),
             "fills": [asdict(one) for one in self.fills],
             "traffic": {
-                "packets": traffic.packets,
-                "packets_within_a_core": traffic.local,
+                "messages_between_tiles": traffic.packets,
+                "messages_within_a_core": traffic.local,
                 "hops_horizontal": traffic.hops_horizontal,
                 "hops_vertical": traffic.hops_vertical,
                 "bytes_times_hops": traffic.bytes_times_hops,
@@ -143,8 +139,6 @@ def map_model(model: ModelConfig, hardware: str, placement: str) -> Mapped:
     setting = setting_of(network, batch, build_rule(model.learning), machine)
     plan = make_plan(program, mapping, batch, priced_durations(program, setting))
     traffic = traffic_of(program, mapping, batch)
-    works = [work_of(operation, setting) for operation in program.operations]
-    unpriced = (*unpriced_of(works, machine.prices.time), *_unpriced_here(machine, chip, traffic))
     return Mapped(
         model.name,
         schedule,
@@ -154,25 +148,9 @@ def map_model(model: ModelConfig, hardware: str, placement: str) -> Mapped:
         tuple(fills(network, chip, batch, mapping.tiles)),
         traffic,
         simulate_mesh(plan),
-        unpriced,
+        unpriced_on_mesh(program, setting, mapping.chip, traffic),
         tuple(_left_out(mapping, program, model.learning.rule)),
     )
-
-
-def _unpriced_here(machine: Machine, chip: Chip, traffic: Traffic) -> list[str]:
-    """Name what only a mesh has and what has no time there."""
-    missing = []
-    if traffic.merged_values and Term.ADDITION not in machine.prices.time:
-        missing.append("addition of part sums")
-    if traffic.hops and chip.link_bytes_per_ns is None:
-        missing.append("width of links")
-    latencies = (
-        (traffic.hops_horizontal, chip.hop_ns_horizontal),
-        (traffic.hops_vertical, chip.hop_ns_vertical),
-    )
-    if any(hops and latency is None for hops, latency in latencies):
-        missing.append("latency of hops")
-    return missing
 
 
 def _left_out(mapping: Mapping, program: Program, rule: str) -> Iterator[str]:

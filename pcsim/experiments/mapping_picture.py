@@ -103,7 +103,7 @@ def _draw_mesh(ax: Axes, mapped: Mapped, window: Window) -> None:
     right, bottom = window.left + window.columns, window.top + window.rows
     ax.set(xlim=(window.left - 0.6, right - 0.4), ylim=(bottom - 0.4, window.top - 0.6), aspect="equal")
     ax.set_axis_off()
-    used = f"{len(mapping.cores):,} of {chip.cores:,} cores, {mapped.traffic.packets:,} packets"
+    used = f"{len(mapping.cores):,} of {chip.cores:,} cores, {mapped.traffic.packets:,} messages"
     part = f"\nonly rows {window.top} to {bottom - 1}, columns {window.left} to {right - 1} of {chip.rows}x"
     part = "" if window.rows * window.columns == chip.cores else f"{part}{chip.columns} are shown"
     ax.set_title(f"{used}, {in_bytes(mapped.traffic.bytes_times_hops)} × hops a mini-batch{part}")

@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 
 from pcsim.engine.totals import Event
+from pcsim.experiments.sending import with_values
 from pcsim.hardware.charge import Done
 from pcsim.hardware.work import Used
 from pcsim.kernels import Array, reference
@@ -81,10 +82,11 @@ class Meter:
         return int(np.count_nonzero(delta)) * rates.shape[1], _columns(delta) * rates.shape[1]
 
 
-def as_sent(done: Done, timeline: Sequence[Event], channels: Channels) -> Done:
-    """Return the same operations with what of their messages was really sent, and in how many bytes.
+def as_sent(done: Done, timeline: Sequence[Event], network: Network, channels: Channels) -> Done:
+    """Return the same operations with what an event-driven link carries of their messages.
 
-    A link carries messages in the order of sending, so its n-th message is its sender's n-th.
+    These are the entries that pass a threshold, else the values that are not zero once they are rounded. A
+    link carries messages in the order of sending, so its n-th message is its sender's n-th.
     """
     sent: dict[tuple[int, int], deque[Event]] = defaultdict(deque)
     for event in timeline:
@@ -92,10 +94,9 @@ def as_sent(done: Done, timeline: Sequence[Event], channels: Channels) -> Done:
             sent[event.layer, event.target].append(event)
     told = []
     for operation, used in done:
-        up = operation.sends is MessageKind.PREDICTION
-        if operation.sends is not None and (channels.predictions if up else channels.errors).active:
+        if operation.sends is not None:
             event = sent[operation.layer, operation.target].popleft()
-            used = replace(used, values=event.nonzero_values, bytes=event.bytes)
+            used = with_values(operation, used, event.nonzero_values, network, channels)
         told.append((operation, used))
     return told
 

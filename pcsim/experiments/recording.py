@@ -14,10 +14,10 @@ from typing import Any
 from pcsim.engine.observer import Statistics
 from pcsim.engine.totals import Totals
 from pcsim.experiments.checkpoint import Bookmark
+from pcsim.experiments.clocks import describe_clock
 from pcsim.experiments.experiment import Experiment
 from pcsim.experiments.provenance import computed_by
 from pcsim.experiments.task import Task
-from pcsim.hardware.clock import Hardware
 from pcsim.kernels import Kernels
 from pcsim.network.layer import Layer
 from pcsim.schedule.program import Program
@@ -79,20 +79,10 @@ def _attributes(task: Task, kernels: Kernels) -> dict[str, Any]:
         "layers": list(experiment.network.sizes),
         "batch": experiment.batch,
         "seed": experiment.seed,
-        "hardware": _hardware(experiment.hardware),
+        "hardware": describe_clock(experiment.hardware),
         "experiment": experiment.describe(),
         "kernels": type(kernels).__name__ if not isinstance(kernels, ModuleType) else kernels.__name__,
         "configuration": dict(experiment.configuration),
-    }
-
-
-def _hardware(hardware: Hardware) -> dict[str, Any]:
-    """Return a clock, fit for JSON: keys are "source-target" of links and "layer name" of operations."""
-    links = {f"{source}-{target}": time for (source, target), time in hardware.links.link_latency.items()}
-    times = {f"{layer} {name}": time for (name, layer), time in hardware.operation_times.items()}
-    return asdict(hardware) | {
-        "links": asdict(hardware.links) | {"link_latency": links},
-        "operation_times": times,
     }
 
 

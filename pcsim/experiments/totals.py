@@ -19,7 +19,7 @@ def totals_of_program(program: Program, experiment: Experiment) -> Totals:
     clock.simulate()
     once = replace(clock.totals, nonzero_values=UNCOUNTED)
     hardware, channels = experiment.hardware, experiment.channels
-    sized = channels.carry and (hardware.time_per_byte or channels.faults.dead)
+    sized = channels.carry and (hardware.time_per_value or hardware.time_per_byte or channels.faults.dead)
     return replace(once, simulated_time=math.nan) if hardware.links.jitter or sized else once
 
 

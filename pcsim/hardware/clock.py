@@ -51,6 +51,7 @@ class Hardware:
         time_per_message: of any message.
         time_per_byte: of each byte in a message.
         links: latency and jitter.
+        time_per_value: of each value that is sent in a message, whatever its format.
         operation_times: of single operations instead, by (name, layer).
         unpriced: what takes no time here only because nobody knows how much; see `machine_clock`.
         unit: of all times: "ns" of a machine with prices in time; "" where they are nobody's seconds.
@@ -64,14 +65,15 @@ class Hardware:
     time_per_message: float = 0.0
     time_per_byte: float = 0.0
     links: Links = Links()
+    time_per_value: float = 0.0
     operation_times: Mapping[tuple[str, int], float] = field(default_factory=dict)
     unpriced: tuple[str, ...] = ()
     unit: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("time_per_operation", "time_per_multiplication", "time_per_message", "time_per_byte"):
-            time = getattr(self, name)
-            refuse_unless(0 <= time < float("inf"), f"hardware.{name}", time, "0 or more")
+        for what in ("operation", "multiplication", "message", "byte", "value"):
+            time = getattr(self, f"time_per_{what}")
+            refuse_unless(0 <= time < float("inf"), f"hardware.time_per_{what}", time, "0 or more")
         for (name, layer), time in self.operation_times.items():
             refuse_unless(0 <= time < float("inf"), f"time of {name}(layer {layer})", time, "0 or more")
 
@@ -84,9 +86,12 @@ class Hardware:
             else given
         )
 
-    def message_time(self, source: int, target: int, size: int, rng: np.random.Generator) -> float:
-        """Return how long a message of `size` bytes is under way."""
-        return self.time_per_message + self.time_per_byte * size + self.links.delay(source, target, rng)
+    def message_time(
+        self, source: int, target: int, values: int, size: int, rng: np.random.Generator
+    ) -> float:
+        """Return how long a message is under way that sends so many values in `size` bytes."""
+        sending = self.time_per_message + self.time_per_value * values + self.time_per_byte * size
+        return sending + self.links.delay(source, target, rng)
 
 
 def unit(links: Links = Links()) -> Hardware:

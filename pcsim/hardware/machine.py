@@ -63,6 +63,11 @@ def machine_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in PRESETS.glob("*.toml")))
 
 
+def option_of(name: str) -> str:
+    """Return what to pass for a machine of that name: the preset's name, else that of a file."""
+    return name if name in machine_names() else f"{name}.toml"
+
+
 def load_machine(name: str | PathLike[str]) -> Machine:
     """Read a preset by its name, or a file that ends in .toml.
 
@@ -93,6 +98,9 @@ def _machine(name: str, document: Mapping[str, Any]) -> Machine:
     for key in document:
         if key not in known:
             raise ConfigurationError(f"{key}: unknown key: {nearest(key, known)}")
+    for key in _TEXTS[:2]:
+        if key not in document:
+            raise ConfigurationError(f"{key} is missing: expected text that is not empty")
     texts = {key: document.get(key, "") for key in _TEXTS}
     for key, text in texts.items():
         if not isinstance(text, str) or (not text and key != "notes"):

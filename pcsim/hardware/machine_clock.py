@@ -8,6 +8,7 @@ from dataclasses import replace
 from pcsim.errors import ConfigurationError
 from pcsim.hardware.charge import charges, duration, unpriced_of
 from pcsim.hardware.clock import Hardware, Links
+from pcsim.hardware.machine import Machine
 from pcsim.hardware.prices import Price, Term
 from pcsim.hardware.work import Setting, work_of
 from pcsim.schedule.operation import Operation, Operations
@@ -39,11 +40,13 @@ def clock_of(setting: Setting, vocabulary: Operations, links: Links = _NO_DELAY)
     known = list(operations_of(vocabulary))
     works = {(one.name, one.layer): work_of(one, setting) for one in known}
     product = prices.get(Term.SYNAPTIC_OPERATION) or prices.get(Term.MULTIPLICATION)
+    value, byte, hop = _message_times(machine)
     return Hardware(
         time_per_operation=_value(prices.get(Term.OPERATION)),
         time_per_multiplication=_value(product),
-        time_per_byte=_time_per_byte(setting),
-        links=_with_hops(links, setting),
+        time_per_value=value,
+        time_per_byte=byte,
+        links=_with_hop(links, hop),
         operation_times={key: duration(work, prices) for key, work in works.items()},
         unpriced=unpriced_of(works.values(), prices),
         unit="ns" if machine.prices.time_unit == "ns" else "",
@@ -66,17 +69,21 @@ def operations_of(vocabulary: Operations) -> Iterator[Operation]:
         yield vocabulary.relax(layer, 1)
 
 
-def _time_per_byte(setting: Setting) -> float:
-    """Return what a byte of a message adds to its time: its share of a packet, and its way into the inbox."""
-    machine = setting.machine
-    share = 1 / (machine.packet_bytes or setting.network.dtype.itemsize)
-    counts = {Term.MESSAGE: share, Term.NEAR_WRITE: 1.0}
-    return sum(one.cost for one in charges(Term.MESSAGE, counts, machine.prices.time))
+def _message_times(machine: Machine) -> tuple[float, float, float]:
+    """Return what a value, a byte and a hop add to a message's time.
+
+    The value or the byte pays for its share of a packet, the byte for its way into the inbox.
+    """
+    each = {Term.MESSAGE: 1.0, Term.NEAR_WRITE: 1.0, Term.HOP_HORIZONTAL: 1.0}
+    cost = {one.term: one.cost for one in charges(Term.MESSAGE, each, machine.prices.time)}
+    packet, written, hop = (cost.get(term, 0.0) for term in each)
+    if machine.packet_bytes is None:
+        return packet, written, hop
+    return 0.0, packet / machine.packet_bytes + written, hop
 
 
-def _with_hops(links: Links, setting: Setting) -> Links:
+def _with_hop(links: Links, hop: float) -> Links:
     """Add one hop along a row to the latency of every link."""
-    hop = _value(setting.machine.prices.time.get(Term.HOP_HORIZONTAL))
     single = {link: time + hop for link, time in links.link_latency.items()}
     return replace(links, latency=links.latency + hop, link_latency=single)
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pcsim.errors import ConfigurationError
+from pcsim.errors import ConfigurationError, nearest
 from pcsim.hardware.chip import Chip
 from pcsim.places import check_new_file
 
@@ -107,6 +107,10 @@ class Mapping:
             raise ConfigurationError(f'not a mapping: expected JSON with "format": "{FORMAT}"')
         if given.get("version") != VERSION:
             raise ConfigurationError(f"mapping of version {_short(given.get('version'))}: expected {VERSION}")
+        known = ("format", "version", "machine", "mesh", "chip", "sizes", "placement", "tiles")
+        for key in given:
+            if key not in known:
+                raise ConfigurationError(f"mapping.{_cut(key)}: unknown key: {nearest(_cut(key), known)}")
         return cls(
             machine=_text(given, "machine"),
             chip=_chip(given),
@@ -154,7 +158,10 @@ class Mapping:
 
 def _short(value: object) -> str:
     """What was given, on one line that can be read."""
-    text = repr(value)
+    return _cut(repr(value))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= 100 else f"{text[:97]}..."
 
 

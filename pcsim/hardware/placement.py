@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pcsim.errors import ConfigurationError, nearest
 from pcsim.hardware.chip import Chip
+from pcsim.hardware.machine import option_of
 from pcsim.hardware.mapping import Mapping, Tile
 from pcsim.hardware.tiling import check_fit, fills, split
 from pcsim.hardware.traffic import Stream, bytes_times_hops, streams_of
@@ -162,7 +163,7 @@ def _placed_by_file(program: Program, chip: Chip, batch: int, path: Path, machin
     if given.machine != machine:
         raise ConfigurationError(
             f"{path} is for the machine {given.machine}: expected {machine}; name it with --hardware "
-            f"{given.machine}, or make a mapping for this one"
+            f"{option_of(given.machine)}, or make a mapping for this one"
         )
     if (given.chip.rows, given.chip.columns) != (chip.rows, chip.columns):
         raise ConfigurationError(

@@ -92,6 +92,10 @@ class Messages:
         one = 8 * dtype.itemsize if number is None else number.bits
         return entries * (one if self.threshold is None else one + (width - 1).bit_length())
 
+    def bytes(self, entries: int, width: int, dtype: np.dtype[np.floating]) -> int:
+        """Return the size of a message in whole bytes; see `bits`."""
+        return -(-self.bits(entries, width, dtype) // 8)
+
 
 @dataclass(frozen=True)
 class Dead:
@@ -191,6 +195,10 @@ class Channels:
     faults: Faults = Faults()
     states: Rounding = Rounding()
 
+    def on(self, link: tuple[int, int]) -> Messages:
+        """Return the settings of a link, (source, target): errors go down, predictions up."""
+        return self.errors if link[0] > link[1] else self.predictions
+
     @property
     def carry(self) -> bool:
         """Whether a message is anything else than its sender's numbers, all of them, once."""
@@ -202,10 +210,19 @@ class Channels:
         return self.carry or self.states.format is not None
 
     @property
+    def thresholded(self) -> bool:
+        """Whether some messages leave out entries that hardly changed."""
+        return self.predictions.threshold is not None or self.errors.threshold is not None
+
+    @property
+    def formatted(self) -> bool:
+        """Whether some messages have a number format of their own."""
+        return any(one.numbers.format is not None for one in (self.predictions, self.errors))
+
+    @property
     def round(self) -> bool:
         """Whether messages or activities have a number format of their own."""
-        numbers = (self.predictions.numbers, self.errors.numbers, self.states)
-        return any(rounding.format is not None for rounding in numbers)
+        return self.formatted or self.states.format is not None
 
     def check(self, network: Network) -> None:
         """Refuse what a network cannot have.

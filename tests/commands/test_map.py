@@ -68,9 +68,10 @@ def test_table_fits_a_terminal(machine, tmp_path):
     for said in (
         "digits on mine: 3x4 cores, placement traffic",
         "sequential, T = 3, mini-batch 4", "cores 11 12 91.7%",
-        "neurons", "100.0%", "bytes of synapse memory", "packets", "hops", "makespan", "span", "busiest core",
-        "busiest link", "additions of part sums",
-        "not counted: synaptic operation", "reduction", "addition of part sums, latency of hops",
+        "neurons", "100.0%", "bytes of synapse memory", "messages between tiles", "hops", "makespan",
+        "span", "busiest core", "busiest link", "additions of part sums",
+        "not counted: synaptic operation",
+        "reduction, addition of message, near write of message, hop vertical of message",
     ):  # fmt: skip
         assert said in words, said
     assert "tiles of one layer, not simulated: MQ's mean |G|" in words
@@ -100,6 +101,51 @@ def test_json_says_the_same(machine, tmp_path):
         call("digits", "--hardware", machine, "--json", "--placement", "snake", "--order", "red-black").stdout
     )
     assert first["traffic"]["bytes_times_hops"] <= snake["traffic"]["bytes_times_hops"]
+
+
+def test_energy_names_the_same_prices_that_are_missing(machine, tmp_path):
+    """One list for a machine and a mapping, of what is missing on the mesh and nothing else.
+
+    The machine prices hops along rows, and knows the width of its links: hops along columns, additions of
+    part sums and ways into inboxes have no price. With the latency of columns in [chip] they have one.
+    """
+    out = tmp_path / "map.json"
+
+    def both():
+        mapped = json.loads(call("digits", "--hardware", machine, "--json", "-o", out, "--force").stdout)
+        where = ["--hardware", str(machine), "--mapping", str(out)]
+        charged = CliRunner().invoke(
+            app, ["energy", "digits", *where, "--json", "--mini-batches", "1"], catch_exceptions=False
+        )
+        (bills,) = json.loads(charged.stdout)["orders"][0]["machines"]
+        for way in ("dense", "events"):
+            assert bills[way]["unpriced_time"] == mapped["time"]["unpriced"]
+        assert bills["dense"]["latency"] == mapped["time"]["makespan_ns"]
+        return mapped["time"]["unpriced"]
+
+    wholes = ["synaptic_operation", "neuron_update", "weight_update", "reduction"]
+    parts = ["addition of message", "near_write of message", "hop_vertical of message"]
+    assert both() == wholes + parts
+    machine.write_text(MACHINE.replace("[time.operation]", "hop_ns_vertical = 2.0\n[time.operation]"))
+    assert both() == wholes + parts[:2]
+    machine.write_text(MACHINE.replace("link_bytes_per_ns = 2.0\n", ""))
+    assert both() == [*wholes, *parts, "width of links"]
+    machine.write_text(MACHINE[: MACHINE.index("[time.hop")].replace("link_bytes_per_ns = 2.0\n", ""))
+    assert both() == [*wholes, "message"]
+
+
+def test_messages_between_tiles_are_not_packets(machine):
+    """A tile's message is one, however many packets carry it: 18 on 4 cores, 43,520 values.
+
+    digits, T = 3, a core a layer: 3 + 3 · 2 predictions and as many errors, each over one link. Their values
+    are those that `pcsim energy` charges a packet each.
+    """
+    found = json.loads(call("digits", "--hardware", "loihi2018", "--json", "--placement", "row").stdout)
+    traffic = found["traffic"]
+    assert (traffic["messages_between_tiles"], traffic["messages_within_a_core"]) == (18, 0)
+    assert traffic["hops_horizontal"] == 18
+    assert traffic["bytes_times_hops"] == 4 * 43520
+    assert "packets" not in call("digits", "--hardware", "loihi2018").stdout
 
 
 @pytest.mark.parametrize(

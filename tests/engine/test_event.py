@@ -38,6 +38,7 @@ HARDWARE = st.builds(
         jitter=st.sampled_from([0.0, 3.0]),
         seed=st.integers(0, 9),
     ),
+    st.sampled_from([0.0, 0.7]),
 )
 
 
@@ -209,6 +210,7 @@ def test_one_thing_at_a_time(case, hardware):
         if event.kind == "message":
             links[event.layer, event.target].append(event)
             delay = hardware.time_per_message + hardware.time_per_byte * event.bytes
+            delay += hardware.time_per_value * event.values
             delay += hardware.links.link_latency.get((event.layer, event.target), hardware.links.latency)
             assert -1e-9 <= event.end - event.start - delay <= hardware.links.jitter + 1e-9
             assert event.values == case.batch * case.sizes[max(event.layer, event.target)]
@@ -266,7 +268,9 @@ def test_makespan_is_the_longest_chain(case, hardware):
         for place in operation.delivers:
             link = (operation.layer, operation.target)
             delay = hardware.links.link_latency.get(link, hardware.links.latency)
-            flight = hardware.time_per_message + hardware.time_per_byte * case.batch * operation.values * item
+            values = case.batch * operation.values
+            each = hardware.time_per_value + hardware.time_per_byte * item
+            flight = hardware.time_per_message + each * values
             arrived[place] = free[operation.layer] + flight + delay
     longest = max([*free.values(), *arrived.values()])
     assert engine.totals.simulated_time >= longest - 1e-9
@@ -275,7 +279,7 @@ def test_makespan_is_the_longest_chain(case, hardware):
         links.latency
         or links.link_latency
         or links.jitter
-        or hardware.time_per_byte + hardware.time_per_message
+        or hardware.time_per_byte + hardware.time_per_value + hardware.time_per_message
     ):
         assert engine.totals.simulated_time == pytest.approx(longest)
 
@@ -429,7 +433,7 @@ def test_sending_without_a_payload_is_a_program_error():
         run(Case(order=order, sizes=(3, 4, 2)), "event")
 
 
-@pytest.mark.parametrize("field", ["operation", "multiplication", "message", "byte"])
+@pytest.mark.parametrize("field", ["operation", "multiplication", "message", "byte", "value"])
 @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
 def test_durations_are_not_negative(field, value):
     """Time that runs backwards breaks the queue."""

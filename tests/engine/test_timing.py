@@ -32,6 +32,7 @@ MACHINES = {
     "everything at once": Hardware(),
     "free operations": Hardware(time_per_message=1.0),
     "parametric": Hardware(0.7, 1e-3, 0.1, 1e-2),
+    "values": Hardware(0.7, 1e-3, 0.1, 1e-2, time_per_value=3e-2),
     "latency": Hardware(1.0, 0.3, 0.1, 0.01, Links(latency=4.0)),
     "single links": unit(Links(0.5, {(1, 2): 50.0, (1, 0): 20.0, (0, 1): 7.0})),
     "jitter": unit(Links(jitter=3.0, seed=7)),
@@ -49,7 +50,7 @@ links = st.builds(
     seed=st.integers(0, 2**32),
 )
 times = st.sampled_from([0.0, 1.0, 0.1, 1e-3])
-machines = st.builds(Hardware, times, times, times, times, links)
+machines = st.builds(Hardware, times, times, times, times, links, times)
 programs = st.builds(
     lambda sizes, order, iterations, dtype: Program.build(
         Network.dense(sizes, dtype=dtype), Schedule(order, iterations)

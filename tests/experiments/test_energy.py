@@ -13,10 +13,16 @@ from pcsim.errors import ConfigurationError
 from pcsim.experiments.energy import charge_machines, charge_mapped, measure
 from pcsim.experiments.experiment import Experiment
 from pcsim.experiments.meter import Meter
+from pcsim.experiments.pricing import setting_of
+from pcsim.experiments.simulate import simulate_one
+from pcsim.hardware.charge import charge
+from pcsim.hardware.chip import Chip
 from pcsim.hardware.clock import unit
 from pcsim.hardware.machine import load_machine
+from pcsim.hardware.machine_clock import clock_of
 from pcsim.hardware.placement import place
 from pcsim.hardware.prices import Term
+from pcsim.hardware.work import Used
 from pcsim.kernels import reference
 from pcsim.learning import MQ, SGD
 from pcsim.network.layer import MessageKind
@@ -224,6 +230,141 @@ def test_messages_of_a_models_own_format_are_charged_as_they_are_sent(order):
     assert sum(one.values for one in used) == engine.totals.nonzero_values
     assert sum(one.bytes for one in used) == engine.totals.bytes < 4 * engine.totals.values
     assert bills["unit"].events.count(Term.MESSAGE) == engine.totals.nonzero_values / 2
+
+
+def test_a_format_alone_leaves_zeros_out_on_every_machine():
+    """Q4.7 rounds small values to 0, which events do not send: 12 bits = 1.5 bytes each for the n others.
+
+    A packet for each of them, or of 4 bytes ⌈⌈1.5 n⌉ / 4⌉. Dense sends all 1,408 values of 18 messages: as
+    many packets, or 1,408 · 1.5 / 4 = 528 of 4 bytes and less than one more a message.
+    """
+    channels = of_format("Q4.7", None)
+    experiment = digits(channels=channels)
+    one, four = load_machine("loihi2018"), replace(load_machine("loihi2018"), packet_bytes=4)
+    single, packed = (charge_machines(experiment, [machine], 1)[0]["loihi2018"] for machine in (one, four))
+    (done,) = measure(experiment, 1).mini_batches
+    sent = [used for operation, used in done if operation.sends]
+    _, totals = simulate_one(experiment, reference)  # which learns
+    assert (totals.messages, totals.values) == (18, 1408)
+    assert sum(used.values for used in sent) == totals.nonzero_values < 1408
+    assert [used.bytes for used in sent] == [-(int(used.values) * -3 // 2) for used in sent]
+    assert single.events.count(Term.MESSAGE) == totals.nonzero_values
+    assert single.dense.count(Term.MESSAGE) == 1408
+    assert packed.events.count(Term.MESSAGE) == sum(-(-int(used.bytes) // 4) for used in sent)
+    assert 528 <= packed.dense.count(Term.MESSAGE) < 528 + 18
+
+
+@pytest.mark.parametrize("number", [None, "Q4.7"])
+def test_what_is_zero_is_neither_sent_nor_written(number):
+    """Weights of 0 predict 0, so errors of layer 1 are 0: no packet of them, and no byte in an inbox."""
+    experiment = digits(channels=of_format(number, None))
+    dark = tuple((0 * weight, 0 * bias) for weight, bias in experiment.network.parameters)
+    black = replace(experiment, network=replace(experiment.network, parameters=dark))
+    events = charge_machines(black, [load_machine("unit")], 1)[0]["unit"].events
+    counts = {
+        row.term: row.count for row in events.rows if (row.layer, row.target, row.whole) == (1, 0, "message")
+    }
+    assert counts.get(Term.MESSAGE, 0) == counts.get(Term.NEAR_WRITE, 0) == 0
+
+
+def of_format(number, threshold) -> Channels:
+    """Channels of messages with a format and a threshold."""
+    messages = Messages(threshold, Rounding(number))
+    return Channels(messages, messages)
+
+
+def written(machine):
+    """The machine, with 0.5 ns for each byte that is put into an inbox."""
+    times = dict(machine.prices.time)
+    packet = times[Term.MESSAGE]
+    times |= {
+        Term.MESSAGE: replace(packet, includes=frozenset()),
+        Term.NEAR_WRITE: replace(packet, value=0.5, includes=frozenset()),
+    }
+    return replace(machine, prices=replace(machine.prices, time=times))
+
+
+@pytest.mark.parametrize("threshold", [None, 0.0, 1e-3])
+@pytest.mark.parametrize("number", [None, "float16", "Q4.7"])
+@pytest.mark.parametrize("packet_bytes", [None, 4])
+@pytest.mark.parametrize("change", [lambda machine: machine, written])
+def test_the_simulator_takes_the_time_of_the_bill(change, packet_bytes, number, threshold):
+    """One clock: what a machine's links need for the messages that are sent is the same in both places.
+
+    Without a threshold all values are sent, and time is the dense bill's. With one it is that of the events'
+    messages; all products are done in the simulator, so those of the dense bill are put beside them.
+    """
+    machine = change(replace(load_machine("loihi2018"), packet_bytes=packet_bytes))
+    experiment = digits(channels=of_format(number, threshold))
+    network = experiment.network
+    setting = setting_of(network, 8, experiment.rule, machine)
+    timed = replace(experiment, hardware=clock_of(setting, experiment.schedule.operations(network)))
+    bills = charge_machines(timed, [machine], 1)[0][machine.name]
+    (done,) = measure(timed, 1).mini_batches
+    timeline, totals = simulate_one(timed, reference)  # which learns
+    flight = sum(event.end - event.start for event in timeline if event.kind == "message")
+    bill = bills.dense if threshold is None else bills.events
+    in_messages = sum(row.time for row in bill.rows if row.whole is Term.MESSAGE)
+    assert in_messages == pytest.approx(flight, rel=1e-9)
+    if threshold is None:
+        assert bill.latency == pytest.approx(totals.simulated_time, rel=1e-9)
+    else:
+        full = [
+            (one, replace(Used.all_of(one, network, 8), values=used.values, bytes=used.bytes))
+            for one, used in done
+        ]
+        assert charge(setting, [full]).latency == pytest.approx(totals.simulated_time, rel=1e-9)
+
+
+@pytest.mark.parametrize("number", [None, "float16"])
+def test_time_alone_counts_every_value(number):
+    """A simulation without numbers cannot tell which pass a threshold: it takes all, with their addresses.
+
+    The first prediction of 8 samples is 8 · 12 = 96 values: 96 · 2.1 + 4.1 = 205.7 ns on loihi2018.
+    """
+    experiment = digits(channels=of_format(number, 1e-3))
+    machine = load_machine("loihi2018")
+    setting = setting_of(experiment.network, 8, experiment.rule, machine)
+    clock = clock_of(setting, experiment.schedule.operations(experiment.network))
+    plan = experiment.schedule.plan(experiment.network)
+    engine = EventEngine(plan, None, clock, 8, channels=experiment.channels)
+    engine.simulate()
+    first = next(event for event in engine.timeline if event.kind == "message")
+    assert first.end - first.start == pytest.approx(205.7)
+
+
+@pytest.mark.parametrize(("threshold", "known"), [(None, True), (0.0, False)])
+def test_the_time_of_an_asynchronous_order_is_the_dense_one_if_all_was_sent(threshold, known):
+    """With a threshold the engine sends less than the dense bill charges: its time belongs to neither."""
+    experiment = digits("asynchronous", channels=of_format("float16", threshold))
+    bills, measured = charge_machines(experiment, [load_machine("loihi2018")], 1)
+    both = bills["loihi2018"]
+    assert both.dense.latency == (measured.time if known else None)
+    assert both.events.latency is None
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "known"),
+    [("loihi2018", "float16", True), ("mesh", None, True), ("mesh", "float16", False)],
+)
+def test_a_makespan_that_does_not_know_the_format_is_not_given(name, number, known):
+    """The mesh takes payloads in full; where bytes take time that is not the time of a bill in 16 bits."""
+    experiment, machine = digits(channels=of_format(number, None)), load_machine(name)
+    program = experiment.schedule.plan(experiment.network)
+    mapping = place(program, machine.chip, 8, "row", name)
+    both, _ = charge_mapped(experiment, machine, mapping, 1)
+    assert (both.dense.latency is not None) == known
+
+
+def test_a_mapping_without_its_chip_has_the_machines_links():
+    """A file by hand may leave the chip out; packets must not become free for it."""
+    experiment, machine = digits(), load_machine("loihi2018")
+    program = experiment.schedule.plan(experiment.network)
+    mapping = place(program, machine.chip, 8, "row", machine.name)
+    bare = replace(mapping, chip=Chip(mapping.chip.rows, mapping.chip.columns))
+    ours, theirs = (charge_mapped(experiment, machine, one, 1)[0].dense for one in (bare, mapping))
+    assert ours.latency == theirs.latency
+    assert ours.unpriced_time == theirs.unpriced_time == ("operation", "reduction")
 
 
 def test_faults_are_refused():

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -11,10 +14,13 @@ import pcsim
 from pcsim.cli import app
 from pcsim.config import load_model
 from pcsim.errors import ConfigurationError, TraceError
+from pcsim.experiments.clocks import describe_clock, read_clock
 from pcsim.experiments.energy import charge_machines
 from pcsim.experiments.energy_trace import charge_trace
 from pcsim.experiments.experiment import Experiment
-from pcsim.hardware.machine import load_machine
+from pcsim.hardware.clock import Hardware, Links
+from pcsim.hardware.machine import PRESETS, load_machine
+from pcsim.hardware.prices import Term
 from pcsim.tracing.reader import open_trace
 
 SMALL = ["network.layers=[64, 9, 8, 10]", "training.batch=512", "training.epochs=1", "trace.every=1"]
@@ -61,6 +67,87 @@ def test_time_is_the_clocks(tmp_path):
     bills, _ = charge_machines(experiment, [load_machine("loihi2018")], 1)
     assert bill_of(path, "loihi2018").bills.dense.latency == pytest.approx(bills["loihi2018"].dense.latency)
     assert bill_of(path, "sanafe-loihi").bills.dense.latency is None
+
+
+def mean_end(path):
+    """How long a recorded training step took: the mean of the last ends."""
+    with open_trace(path) as trace:
+        events = trace.table("events")
+        step, end = events.read("step"), events.read("end")
+    return np.mean([end[step == one].max() for one in np.unique(step)])
+
+
+@pytest.mark.parametrize(
+    ("settings", "row"),
+    [
+        (["messages.format=Q4.7"], "dense"),
+        (["messages.threshold=0.03", "messages.error_threshold=3e-4", "messages.format=Q4.7"], "events"),
+        (["messages.error_threshold=0"], None),
+        (["faults.dead_layer=1", "faults.dead_share=0.5"], None),
+        (LOST, "dense"),
+    ],
+)
+@pytest.mark.parametrize("machine", ["loihi2018", "mesh"])
+def test_time_is_that_of_the_messages_that_were_sent(machine, settings, row, tmp_path):
+    """Entries under a threshold took no time, so the time is not that of the dense bill, and the other way.
+
+    It is neither's where the links did what neither bill says: a threshold in one direction, or dead lines.
+    """
+    _, path = traced(tmp_path / "t.h5", f"hardware.model={machine}", *settings)
+    bills = bill_of(path, machine).bills
+    expected = pytest.approx(mean_end(path))
+    assert bills.dense.latency == (expected if row == "dense" else None)
+    assert bills.events.latency == (expected if row == "events" else None)
+
+
+def test_a_format_alone_is_in_both_bills_of_a_trace(tmp_path):
+    """Dense in time and energy as `pcsim energy MODEL`; events send no zeros, 1.5 bytes a value."""
+    experiment, path = traced(tmp_path / "t.h5", "hardware.model=mesh", "messages.format=Q4.7")
+    found = bill_of(path, "mesh").bills
+    expected = charge_machines(experiment, [load_machine("mesh")], 1)[0]["mesh"].dense
+    assert found.dense.energy == pytest.approx(expected.energy, rel=1e-12)
+    assert found.dense.latency == pytest.approx(expected.latency, rel=1e-9)
+    with open_trace(path) as trace:
+        events = trace.table("events")
+        numbers = events.read("nonzero_values")[events.decode("kind") == "message"]
+    packets = sum(math.ceil(math.ceil(1.5 * one) / 4) for one in numbers) / 2
+    assert found.events.count(Term.MESSAGE) == pytest.approx(packets)
+
+
+def test_time_of_a_machine_of_ones_own(tmp_path):
+    """The file's clock is in the trace: its copy has that time, too, and another price none."""
+    slow = PRESETS.joinpath("loihi2018.toml").read_text().replace("value = 2.1", "value = 21.0")
+    (tmp_path / "slow.toml").write_text(slow)
+    _, path = traced(tmp_path / "t.h5", "hardware.model=file", f'hardware.path="{tmp_path / "slow.toml"}"')
+    assert bill_of(path, tmp_path / "slow.toml").bills.dense.latency == pytest.approx(mean_end(path))
+    assert bill_of(path, "loihi2018").bills.dense.latency is None
+    (tmp_path / "copy.toml").write_text(slow)
+    assert bill_of(path, tmp_path / "copy.toml").bills.dense.latency == pytest.approx(mean_end(path))
+    (tmp_path / "slow.toml").write_text(slow.replace("value = 8.4", "value = 8.5"))
+    assert bill_of(path, tmp_path / "slow.toml").bills.dense.latency is None
+
+
+def test_time_of_the_unit_clock(tmp_path):
+    """The machine `unit` has the clock of `hardware.model=unit`, which is described in another way."""
+    _, path = traced(tmp_path / "t.h5")
+    assert bill_of(path, "unit").bills.dense.latency == mean_end(path)
+
+
+@pytest.mark.parametrize("what", [None, "slow", [1], {}, {"links": 3, "operation_times": {}}])
+def test_a_clock_that_nobody_knows_has_no_times(what):
+    """Damaged traces, and clocks of a user's own class, whose rules no trace holds."""
+    assert read_clock(what) is None
+
+
+def test_a_clock_survives_its_trace():
+    """What is written is read back equal, through JSON as traces have it; older ones price no values."""
+    times = {("relax", 2): 10.5, ("clamp", 0): 1}
+    clock = Hardware(1, 2, 3, 4, Links(5, {(1, 0): 6}, 7, 8), 9, times, ("reduction",), "ns")
+    described = json.loads(json.dumps(describe_clock(clock)))
+    assert read_clock(described) == clock
+    assert read_clock(described | {"block": 3}) is None
+    del described["time_per_value"]
+    assert read_clock(described) == replace(clock, time_per_value=0)
 
 
 def test_messages_are_charged_as_recorded(tmp_path):

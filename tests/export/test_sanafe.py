@@ -372,7 +372,10 @@ def command(*arguments):
 
 
 def test_command_line(trace_of, tmp_path):
-    """Without more, prices are those of Loihi as SANA-FE has it; a mapping brings its machine's."""
+    """Without more, prices are those of Loihi as SANA-FE has it; a mapping brings its machine's.
+
+    Of a machine of one's own it knows the name and not the file, which the refusal asks for.
+    """
     path = trace_of()
     said = command(path, "--to", "sanafe", "-o", tmp_path / "a")
     assert said.exit_code == 0, said.output
@@ -383,6 +386,11 @@ def test_command_line(trace_of, tmp_path):
     said = command(path, "--to", "sanafe", "-o", tmp_path / "b", "--mapping", map_json, "--json")
     assert json.loads(said.stdout)["format"] == "sanafe"
     assert "energy_message_out: 1.7e-12" in (tmp_path / "b/arch.yaml").read_text()
+    dataclasses.replace(row_order(SIZES), machine="mine").save(tmp_path / "mine.json")
+    said = command(path, "--to", "sanafe", "-o", tmp_path / "e", "--mapping", tmp_path / "mine.json")
+    assert isinstance(said.exception, ConfigurationError)
+    assert "for the machine mine, which is no preset" in str(said.exception)
+    assert str(said.exception).endswith("name it with --hardware mine.toml")
     said = command(path, "--to", "sanafe", "-o", tmp_path / "c", "--hardware", "loihi2081")
     assert isinstance(said.exception, ConfigurationError)
     assert "did you mean 'loihi2018'" in str(said.exception)

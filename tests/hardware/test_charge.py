@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -305,6 +306,30 @@ def test_weights_that_do_not_fit_are_far():
     assert far.count(Term.FAR_WRITE) == 36 + 32
     assert far.count(Term.NEAR_READ) == near.count(Term.NEAR_READ) - read
     assert far.energy - near.energy == pytest.approx((read + 68) * (162.5 - 12.5))
+
+
+def test_a_clock_prices_a_message_by_values_or_by_bytes():
+    """loihi2018, 2.1 ns a packet and 4.1 ns a hop; a prediction of 32 x 128 = 4,096 values as float16.
+
+    A packet carries one value: 4,096 · 2.1 + 4.1 = 8,605.7 ns, in any format. With 4 bytes a packet the 8,192
+    bytes are 2,048 packets: 2,048 · 2.1 + 4.1 = 4,304.9 ns. A price of packets that includes the hop leaves
+    8,601.6 ns, and 0.5 ns for each byte that is put into the inbox adds 8,192 · 0.5 = 4,096 ns.
+    """
+    setting, _ = small("loihi2018")
+    machine, rng = setting.machine, np.random.default_rng(0)
+
+    def time(machine):
+        clock = clock_of(replace(setting, machine=machine), SCHEDULE.operations(setting.network))
+        return clock.message_time(0, 1, 4096, 8192, rng)
+
+    assert time(machine) == pytest.approx(8605.7)
+    assert time(replace(machine, packet_bytes=4)) == pytest.approx(4304.9)
+    prices = dict(machine.prices.time)
+    packet = prices[Term.MESSAGE]
+    whole = prices | {Term.MESSAGE: replace(packet, includes=packet.includes | {Term.HOP_HORIZONTAL})}
+    assert time(replace(machine, prices=PriceList({}, whole))) == pytest.approx(8601.6)
+    written = prices | {Term.MESSAGE: replace(packet, includes=frozenset()), Term.NEAR_WRITE: price(0.5)}
+    assert time(replace(machine, prices=PriceList({}, written))) == pytest.approx(8605.7 + 4096)
 
 
 def test_a_bill_needs_a_mini_batch_and_a_clock_needs_times():

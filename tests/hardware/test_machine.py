@@ -109,7 +109,8 @@ def test_the_example_of_the_documentation_is_one(tmp_path):
         ("rows = 2\n", "", "chip.rows is missing"),
         ("rows = 2", "rows = 0", "chip.rows = 0: expected a whole number"),
         ("rows = 2", "rowz = 2", "chip.rowz: unknown key: did you mean 'rows'?"),
-        ('title = "mine"\n', "", "title = '': expected text"),
+        ('title = "mine"\n', "", "title is missing: expected text that is not empty"),
+        ('title = "mine"\n', 'title = ""\n', "title = '': expected text that is not empty"),
         (
             'source = "my bench"',
             'source = "my bench"\npacket_bytes = 1.5',

@@ -75,6 +75,8 @@ def test_files_of_others_may_leave_the_chip_out():
         ({"mesh": [3, 2]}, r"mapping.mesh = \[3, 2\], but its chip is 2x3"),
         ({"chip": {"row": 1}}, "expected the fields of a chip"),
         ({"machine": 3}, "mapping.machine = 3: expected a text"),
+        ({"tilse": []}, "mapping.tilse: unknown key: did you mean 'tiles'?"),
+        ({"x" * 200: 1}, r"mapping.x{97}\.\.\.: unknown key: known: chip, format"),
         ({"tiles": 3}, "mapping.tiles = 3: expected a list"),
         ({"tiles": [{"layer": 0}]}, "expected layer, first, last, core"),
         ({"sizes": [5, 2.0]}, "expected whole numbers"),

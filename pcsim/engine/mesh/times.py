@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pcsim.hardware.charge import duration
+from pcsim.hardware.charge import duration, unpriced_of
 from pcsim.hardware.chip import Chip
 from pcsim.hardware.machine import Machine
-from pcsim.hardware.prices import Term
-from pcsim.hardware.work import Setting, Work, work_of
+from pcsim.hardware.prices import Evidence, Price, Term
+from pcsim.hardware.traffic import Traffic
+from pcsim.hardware.work import Counts, Setting, Work, work_of
 from pcsim.schedule.operation import Operation
 from pcsim.schedule.program import Program
 
@@ -46,6 +47,41 @@ def priced_durations(program: Program, setting: Setting) -> Durations:
         whole.append(known[same])
     addition = prices[Term.ADDITION].value if Term.ADDITION in prices else 0.0
     return Durations(np.full(len(whole), control), np.array(whole, np.float64), addition)
+
+
+def unpriced_on_mesh(program: Program, setting: Setting, chip: Chip, traffic: Traffic) -> tuple[str, ...]:
+    """Name what takes no time on the mesh only because its time has no price; as in `charge.unpriced_of`.
+
+    Args:
+        program: what is simulated.
+        setting: with the machine's prices.
+        chip: with width and latencies of its links, which need no price.
+        traffic: of the program on that chip.
+    """
+    prices = dict(setting.machine.prices.time)
+    known = {
+        Term.MESSAGE: chip.link_bytes_per_ns,
+        Term.HOP_HORIZONTAL: chip.hop_ns_horizontal,
+        Term.HOP_VERTICAL: chip.hop_ns_vertical,
+    }
+    for term, number in known.items():
+        if number is not None and term not in prices:
+            prices[term] = Price(0.0, "ns", "the chip", Evidence.ASSUMED)
+    journey = {
+        Term.MESSAGE: float(traffic.packets),
+        Term.NEAR_WRITE: float(traffic.packets + traffic.local),
+        Term.ADDITION: float(traffic.merged_values),
+        Term.HOP_HORIZONTAL: float(traffic.hops_horizontal),
+        Term.HOP_VERTICAL: float(traffic.hops_vertical),
+    }
+    works = [Work(_without_message(work_of(one, setting))) for one in program.operations]
+    names = unpriced_of([*works, Work({Term.MESSAGE: {}}, journey)], prices)
+    unlimited = traffic.hops and Term.MESSAGE not in {*prices, *names}
+    return (*names, "width of links") if unlimited else names
+
+
+def _without_message(work: Work) -> dict[Term, Counts]:
+    return {whole: counts for whole, counts in work.counts.items() if whole is not Term.MESSAGE}
 
 
 def chip_of(machine: Machine, itemsize: int) -> Chip | None:
