@@ -286,7 +286,7 @@ BUGS = [
     cpu_conv("fold(shares, self._sizes, self._batch, place, image", "fold(shares, self._sizes, self._batch, 0, image"),
     cpu_conv("min(place + step, last)", "place + step"),
     cpu_conv("use(start * area, total)", "use(0, total)"),
-    cpu_conv("step, precision, decay, 1.0)", "step, precision, 0.0, 1.0)"),
+    cpu_conv("constants.precision, constants.activity_decay, 1.0)", "constants.precision, 0.0, 1.0)"),
     cpu_conv("use(slice(start * pixels, (start + channels) * pixels), image)", "use(slice(0, channels * pixels), image)"),
     conv_loops("line[term] += scale * change", "line[term] = scale * change"),
     conv_steps("rate / batch, norms", "rate, norms"),
