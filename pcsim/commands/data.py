@@ -56,7 +56,7 @@ def list_sets(data_dir: DataDir = None, as_json: AsJson = False) -> None:
             f"{size / 1e6:.0f}",
             row["place"] or f"not here: pcsim data fetch {row['name']}",
         )
-    table.add_row("npz", "", "", "", "", "your own arrays: data.path = FILE.npz")
+    table.add_row("npz", "", "", "", "", "your own arrays: pcsim data info npz")
     console = Console()
     console.print(table)
     console.print(f"\nlooked in {root}", highlight=False, soft_wrap=True)
@@ -93,10 +93,15 @@ def info(
     """Read and check a data set; say what it holds, or where it comes from if it is not here.
 
     Example: `pcsim data info cifar-10`
+
+    What your own arrays must look like: `pcsim data info npz`
     """
     from pcsim.training.data import load_dataset
     from pcsim.training.datasets.registry import KNOWN, data_root
 
+    if name == "npz" and path is None:
+        _show_layout(as_json)
+        return
     known = KNOWN.get(name)
     facts: dict[str, Any] = {"name": name} if known is None else _facts(known)
     if known is not None:
@@ -111,6 +116,26 @@ def info(
     else:
         facts["content"] = _content(dataset)
     print_json(facts) if as_json else _show(facts, known)
+
+
+def _show_layout(as_json: bool) -> None:
+    """Say what a .npz file must hold to be read."""
+    from rich.console import Console
+
+    from pcsim.terminal import new_table
+    from pcsim.training.datasets.npz import LAYOUT
+
+    if as_json:
+        print_json({"name": "npz", "arrays": {key: list(one) for key, one in LAYOUT.items()}})
+        return
+    table = new_table("npz: your own NumPy arrays in one file, numpy.savez(FILE, x_train=…, …)", "array")
+    for heading in ("shape", "type"):
+        table.add_column(heading, overflow="fold")
+    for key, (shape, kind) in LAYOUT.items():
+        table.add_row(key, shape, kind)
+    console = Console()
+    console.print(table)
+    console.print("\ncheck one: pcsim data info npz --path FILE.npz; docs/model-file.md trains on one")
 
 
 def _facts(known: KnownSet) -> dict[str, Any]:
