@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -222,13 +223,14 @@ class _DownloadBar:
         from rich.progress import (
             BarColumn,
             DownloadColumn,
-            Progress,
             TextColumn,
             TimeRemainingColumn,
             TransferSpeedColumn,
         )
 
-        self._bar = Progress(
+        from pcsim.terminal import Bars
+
+        self._bar = Bars(
             TextColumn("{task.description}"),
             BarColumn(bar_width=16),
             DownloadColumn(),
@@ -246,8 +248,12 @@ class _DownloadBar:
             self._bar.update(self._task, completed=position)
 
     def __enter__(self) -> _DownloadBar:
-        self._bar.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bar.__exit__(kind, error, traceback)

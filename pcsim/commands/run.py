@@ -112,7 +112,7 @@ def run(
     if backend != "cpu" or distribution is not None:
         threads = threads or 1  # a self-test is of one process's CPU kernels
     runs = []
-    with ProgressBar() as progress, _telling_what_is_kept(paths):
+    with ProgressBar() as progress, _telling_what_is_kept(paths, checkpoint):
         for one, path in zip(models, paths, strict=True):
             experiment = _experiment(one)
             runs.append(
@@ -140,9 +140,16 @@ def _check_runs(order: Sequence[str], trace: Path | None, no_trace: bool, checkp
     if len(set(order)) < len(order):
         raise ConfigurationError(f"--order {' --order '.join(order)}: expected each order once")
     if trace is not None and (no_trace or len(order) > 1):
-        raise ConfigurationError("--trace names one file: expected no --no-trace and at most one --order")
+        beside = "--no-trace" if no_trace else f"{len(order)} orders"
+        raise ConfigurationError(
+            f"--trace {trace} with {beside}: it names the trace of one run; leave out "
+            f"{'one of the two' if no_trace else '--trace, and each run gets traces/NAME-ORDER.h5'}"
+        )
     if checkpoint is not None and len(order) > 1:
-        raise ConfigurationError("--checkpoint names one run's folder: expected at most one --order")
+        raise ConfigurationError(
+            f"--checkpoint {checkpoint} with {len(order)} orders: it names the folder of one run; "
+            "give one --order at a time"
+        )
 
 
 def _check_places(paths: Sequence[Path | None], force: bool) -> None:
@@ -177,8 +184,8 @@ def _usual_place(model: ModelConfig, engine: EngineChoice) -> Path:
 
 
 @contextmanager
-def _telling_what_is_kept(paths: Sequence[Path | None]) -> Iterator[None]:
-    """Say after an interruption, or a run that blew up, that what was recorded is there."""
+def _telling_what_is_kept(paths: Sequence[Path | None], checkpoint: Path | None) -> Iterator[None]:
+    """Say after an interruption, or a run that blew up, that what was recorded is there, and how to go on."""
     try:
         yield
     except (KeyboardInterrupt, NonFiniteError, PeerError) as error:
@@ -186,7 +193,8 @@ def _telling_what_is_kept(paths: Sequence[Path | None]) -> Iterator[None]:
         tail = f"; the trace is kept: {kept}" if kept else ""
         if isinstance(error, NonFiniteError | PeerError):
             raise PcsimError(f"{error}{tail}") from error
-        typer.echo(f"interrupted{tail}", err=True)
+        go_on = "" if checkpoint is None else "; run it again with --resume to go on from its last epoch"
+        typer.echo(f"interrupted{tail}{go_on}", err=True)
         raise typer.Exit(130) from error
 
 
