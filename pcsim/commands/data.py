@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pcsim.commands import GO_ON, AsJson, DataDir, Force, interruptible, print_json
+from pcsim.commands.first_screen import PlainGroup
 from pcsim.errors import DataError
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pcsim.training.datasets.registry import KnownSet
 
 app = typer.Typer(
+    cls=PlainGroup,
     no_args_is_help=True,
     help="List, download and check data sets.\n\nExample: `pcsim data fetch svhn`",
     rich_markup_mode="markdown",

@@ -58,7 +58,13 @@ def run(
     model: Model,
     overrides: Set = [],  # noqa: B006 - typer copies it
     order: Annotated[
-        list[str], typer.Option("--order", help="Schedule to run instead of the model's, repeatable.")
+        list[str],
+        typer.Option(
+            "--order",
+            metavar="ORDER",
+            help="Run this order instead of the model's, repeatable: simultaneous, sequential, bottom-up, "
+            "red-black, incremental or asynchronous (the last one with --engine event).",
+        ),
     ] = [],  # noqa: B006
     engine: Annotated[
         EngineChoice,

@@ -43,14 +43,16 @@ def _problem(details: ErrorDetails) -> Problem:
         hint = closest(given, names)
         tail = f"; {hint}" if hint else ""
         return Problem(dotted, f"{dotted} = {given}: expected one of {', '.join(names)}{tail}")
-    return Problem(dotted, f"{dotted} = {given}: expected {_expected(kind, context, details['msg'])}")
+    return Problem(dotted, f"{dotted} = {given}: expected {expected(kind, context, details['msg'])}")
 
 
-def _expected(kind: str, context: Mapping[str, Any], message: str) -> str:
+def expected(kind: str, context: Mapping[str, Any], message: str) -> str:
     """What a value should have been; kinds without a wording of ours keep pydantic's."""
     wordings = {
         "int_type": "a whole number",
+        "int_parsing": "a whole number",
         "float_type": "a number",
+        "float_parsing": "a number",
         "finite_number": "a finite number",
         "bool_type": "true or false",
         "string_type": "text",

@@ -4,12 +4,14 @@ import os
 import pty
 import re
 import sys
+from typing import get_args
 
 import numpy as np
 import pytest
 
 import pcsim
 from pcsim import cli
+from pcsim.config import ScheduleConfig
 from pcsim.errors import PcsimError
 from pcsim.kernels import reference
 from pcsim.terminal import ProgressBar
@@ -29,9 +31,19 @@ def call(*arguments, monkeypatch):
         (["run", "digits", "--bogus"], ["pcsim run", "--bogus", "see pcsim run --help"]),
         (["run"], ["pcsim run", "MODEL", "see pcsim run --help"]),
         (["run", "digits", "--trace"], ["--trace"]),
-        (["run", "digits", "--engine", "wrong"], ["--engine", "'wrong'", "'backprop'"]),
-        (["run", "digits", "--engine", "two\nlines"], ["--engine", "'event'"]),
-        (["run", "digits", "--threads", "0"], ["--threads", "1"]),
+        (
+            ["run", "digits", "--engine", "wrong"],
+            ["--engine = 'wrong': expected one of fast, event, distributed, backprop; see"],
+        ),
+        (["run", "digits", "--engine", "two\nlines"], ["--engine = 'two\\nlines'", "event"]),
+        (["run", "digits", "--threads", "0"], ["--threads = '0': expected a number of at least 1"]),
+        (["run", "digits", "--threads", "two"], ["--threads = 'two': expected a whole number"]),
+        (["analyze", "x.h5", "--only", "errors"], ["--only = 'errors': expected one of", "'error-flow'?"]),
+        (
+            ["plot", "x.h5", "--kind", "erors"],
+            ["--kind = 'erors': expected one of errors, energy", "'errors'?"],
+        ),
+        (["bench", "x"], ["= 'x': expected one of"]),
         (["run", "digits", "--threads", "2", "--backend", "cuda"], ["--threads 2", "expected --backend cpu"]),
         (["run", "digits", "--threads", "1", "--backend", "reference"], ["--threads 1", "no --threads"]),
         (["reproduce"], ["pcsim reproduce", "TARGET", "table2, fig1"]),
@@ -71,6 +83,17 @@ def test_every_command_says_that_it_was_interrupted(monkeypatch, capsys):
     monkeypatch.setattr("pcsim.config.load_model", interrupted)
     assert call("models", monkeypatch=monkeypatch) == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_help_says_what_to_type(monkeypatch, capsys):
+    """`--force <bool>` made users type `--force true`; orders could be read nowhere else."""
+    orders = get_args(ScheduleConfig.model_fields["order"].annotation)
+    for command in (["run"], ["analyze"], ["data", "fetch"]):
+        assert call(*command, "--help", monkeypatch=monkeypatch) == 0
+        shown = capsys.readouterr().out
+        assert "<bool>" not in shown
+        assert "<list" not in shown
+        assert command != ["run"] or all(order in shown for order in orders)
 
 
 @pytest.fixture(scope="module")
