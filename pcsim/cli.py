@@ -99,7 +99,7 @@ def _refuse(message: str) -> Never:
 
 
 def _wrong_value(error: typer.TyperException) -> str:
-    """Say a value that an option or argument cannot have, in this program's words; nothing for other errors."""
+    """Say in this program's words which value cannot be; nothing for other errors."""
     from pydantic import ValidationError
 
     from pcsim.config.problems import expected

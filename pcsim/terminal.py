@@ -104,7 +104,7 @@ def show_runs(runs: Sequence[RunSummary]) -> None:
     engines = sorted({run.engine for run in runs})
     table = new_table(f"Training on the {' and '.join(engines)} engine", "schedule")
     validated = any(run.validation_loss is not None for run in runs)
-    results = ("validation\naccuracy", "test\naccuracy") if validated else ("test\naccuracy",)
+    results = ("valid-\nation", "test") if validated else ("test\naccuracy",)  # 80 columns are few
     headings = ("T", *results, "messages", "non-zero\nvalues", "multipli-\ncations")
     for heading in (*headings, "simulated\ntime", "s"):
         table.add_column(heading, justify="right", no_wrap=True)

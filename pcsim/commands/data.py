@@ -66,7 +66,7 @@ def list_sets(data_dir: DataDir = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def fetch(name: Name, data_dir: DataDir = None, force: Force = False) -> None:
+def fetch(name: Name, data_dir: DataDir = None, force: Force = False, as_json: AsJson = False) -> None:
     """Download a data set from its official address; resumes, and verifies size and checksum.
 
     Example: `pcsim data fetch cifar-10 --data-dir /scratch/data`
@@ -77,6 +77,9 @@ def fetch(name: Name, data_dir: DataDir = None, force: Force = False) -> None:
     known, root = known_set(name), data_root(data_dir)
     with interruptible(GO_ON), _DownloadBar() as progress:
         files = fetch_set(known, root, progress, overwrite=force)
+    if as_json:
+        print_json({"name": name, "files": [str(file) for file in files]})
+        return
     for file in files:
         typer.echo(f"verified: {file}")
     if data_dir is not None:

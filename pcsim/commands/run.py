@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pcsim.commands import (
+    ORDERS,
     AsJson,
     Backend,
     DataDir,
@@ -62,8 +63,7 @@ def run(
         typer.Option(
             "--order",
             metavar="ORDER",
-            help="Run this order instead of the model's, repeatable: simultaneous, sequential, bottom-up, "
-            "red-black, incremental or asynchronous (the last one with --engine event).",
+            help=f"Schedule to run instead of the model's, repeatable: {ORDERS} (with --engine event).",
         ),
     ] = [],  # noqa: B006
     engine: Annotated[
@@ -95,11 +95,12 @@ def run(
 ) -> None:
     """Train a model and leave a trace.
 
-    Example: `pcsim run digits --order sequential --order simultaneous`
+    Example: `pcsim run digits --order sequential --order simultaneous --engine event`
 
-    A long run, again after every interruption: `pcsim run cifar10 --checkpoint runs/one --resume`
+    A long run, again after every interruption: `pcsim run digits --set training.epochs=20 --trace long.h5
+    --checkpoint runs/long --resume`
 
-    Layers in two processes: `pcsim run digits --engine distributed --processes 2`
+    Layers in two processes (needs torch): `pcsim run digits --engine distributed --trace two.h5`
     """
     from pcsim.experiments.run import run as run_experiment
     from pcsim.terminal import ProgressBar

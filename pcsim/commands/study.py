@@ -9,7 +9,7 @@ from pcsim.commands.first_screen import PlainGroup
 
 app = typer.Typer(
     cls=PlainGroup,
-    help="Answer a question by many runs or simulations.\n\nExample: `pcsim study show studies/rates`",
+    help="Answer a question by many runs or simulations.\n\nExample: `pcsim study show studies/digits_rates`",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
