@@ -204,8 +204,7 @@ def formats(
 
     The trace needs a probe with record = ["message", "activity"].
 
-    Example: `pcsim study formats long.h5 --snr 30`, after `pcsim run digits --trace long.h5
-    --set 'probe.p.record=["message", "activity"]'`
+    Example: `pcsim study formats traces/digits-sequential.h5 --snr 30`
     """
     from pcsim.experiments.messages.formats import as_toml, suggest_formats
     from pcsim.terminal import ProgressBar
