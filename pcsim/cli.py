@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Never
+from typing import Annotated, Any, Never
 
 import typer
 
@@ -98,10 +98,34 @@ def _refuse(message: str) -> Never:
     sys.exit(2)
 
 
+def _wrong_value(error: typer.TyperException) -> str:
+    """Say in this program's words which value cannot be; nothing for other errors."""
+    from pydantic import ValidationError
+
+    from pcsim.config.problems import expected
+    from pcsim.errors import closest
+
+    parameter: Any = getattr(error, "param", None)
+    if parameter is None or not isinstance(error.__cause__, ValidationError):
+        return ""
+    details = error.__cause__.errors(include_url=False)[0]
+    given = details["input"]
+    name = (
+        max(parameter.opts, key=len) if parameter.param_type_name == "option" else parameter.display_name_raw
+    )
+    if choices := [str(getattr(one, "value", one)) for one in parameter.type_descriptor.choices or ()]:
+        hint = closest(str(given), choices)
+        wanted = f"one of {', '.join(choices)}" + (f"; {hint}" if hint else "")
+    else:
+        wanted = expected(details["type"], details.get("ctx", {}), details["msg"])
+    return f"{name} = {given!r}: expected {wanted}"
+
+
 def _usage(error: typer.TyperException) -> str:
     """Return in one line what Typer has against the arguments; nothing where it has shown the help."""
     message = " ".join(error.format_message().split()).rstrip(".")
     context: typer.Context | None = getattr(error, "ctx", None)
     if context is None or not message:
         return message
+    message = _wrong_value(error) or message
     return f"{context.command_path}: {message}; see {context.command_path} --help"

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+MOST_LISTED = 12  # names beside one that is close to the given one
+
 
 class PcsimError(Exception):
     """Base of all errors that pcsim raises on purpose."""
@@ -76,7 +78,18 @@ def refuse_unless(good: bool, what: str, given: object, expected: str) -> None:
 
 
 def nearest(given: str, known: Iterable[str]) -> str:
-    """Say which known name is closest to the given one, or list them all: the tail of an error message."""
+    """Say which known name is closest to the given one, and list them all unless they are many.
+
+    The tail of an error message.
+    """
     names = sorted(known)
-    close = get_close_matches(given, names, n=1, cutoff=0.5)
-    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names)}"
+    close, listed = closest(given, names), f"known: {', '.join(names)}"
+    if not close:
+        return listed
+    return f"{close} {listed}" if len(names) <= MOST_LISTED else close
+
+
+def closest(given: str, known: Iterable[str]) -> str:
+    """Ask whether the known name that is closest to the given one was meant; nothing where none is close."""
+    close = get_close_matches(given, list(known), n=1, cutoff=0.5)
+    return f"did you mean '{close[0]}'?" if close else ""

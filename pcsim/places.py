@@ -14,6 +14,11 @@ def what_is(path: Path) -> str:
     return "a folder" if path.is_dir() else "a device or a pipe"
 
 
+def from_here(path: Path) -> str:
+    """Write a path; of a relative one also the folder that it counts from."""
+    return str(path) if path.is_absolute() else f"{path} (in {Path.cwd()})"
+
+
 def check_new_file(path: Path, overwrite: bool) -> None:
     """Look whether a file may get this name; the file system may still refuse it.
 

@@ -46,6 +46,12 @@ def find_model(given: str | PathLike[str]) -> Path:
     return shipped
 
 
+def find_sweep(given: Path) -> Path:
+    """Return the sweep file that a path, or the bare name of a shipped sweep, stands for."""
+    shipped = models_folder() / "sweeps" / f"{given}.toml"
+    return shipped if _is_bare(given) and not _is_file(given) and _is_file(shipped) else given
+
+
 def _shipped(path: Path) -> Path | None:
     file = models_folder() / f"{path}.toml"
     return file if _is_bare(path) and not _is_file(path) and _is_file(file) else None

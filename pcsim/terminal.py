@@ -6,13 +6,15 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+from pcsim.errors import PcsimError
 
 if TYPE_CHECKING:
     from pcsim.engine.totals import Event, Totals
@@ -23,6 +25,43 @@ if TYPE_CHECKING:
     from pcsim.training.loop import Epoch
 
 NOTHING = "–"
+
+
+class Bars(Progress):
+    """Bars that appear with the first task, and vanish before an error, which is one line."""
+
+    def start(self) -> None:
+        """Wait for the first task."""
+
+    def add_task(
+        self,
+        description: str,
+        start: bool = True,
+        total: float | None = 100.0,
+        completed: int = 0,
+        visible: bool = True,
+        **fields: Any,  # noqa: ANN401 - what Rich says
+    ) -> TaskID:
+        """Add a bar, and show the bars from now on."""
+        super().start()
+        return super().add_task(description, start, total, completed, visible, **fields)
+
+    def stop(self) -> None:
+        """Leave the bars as they are, if there are any."""
+        if self.live.is_started:
+            super().stop()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        if isinstance(exc_val, PcsimError):
+            self.live.transient = True
+            self.live.stop()
+        else:
+            self.stop()
 
 
 class ProgressBar:
@@ -49,7 +88,6 @@ class ProgressBar:
         self._bar.update(self._task, news=f"{accuracy}energy {epoch.energy:.4g}")
 
     def __enter__(self) -> Self:
-        self._bar.start()
         return self
 
     def __exit__(
@@ -58,22 +96,24 @@ class ProgressBar:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._bar.stop()
+        self._bar.__exit__(kind, error, traceback)
 
 
 def show_runs(runs: Sequence[RunSummary]) -> None:
     """Print one row a run."""
     engines = sorted({run.engine for run in runs})
     table = new_table(f"Training on the {' and '.join(engines)} engine", "schedule")
-    headings = ("T", "test\naccuracy", "messages", "non-zero\nvalues", "multipli-\ncations")
+    validated = any(run.validation_loss is not None for run in runs)
+    results = ("valid-\nation", "test") if validated else ("test\naccuracy",)  # 80 columns are few
+    headings = ("T", *results, "messages", "non-zero\nvalues", "multipli-\ncations")
     for heading in (*headings, "simulated\ntime", "s"):
         table.add_column(heading, justify="right", no_wrap=True)
     for run in runs:
-        result = "" if run.test_loss is None else f"loss {run.test_loss:.4g}"
         table.add_row(
             run.order,
             str(run.iterations),
-            result if run.test_accuracy is None else f"{run.test_accuracy:.2%}",
+            *([_result(run.validation_accuracy, run.validation_loss)] if validated else []),
+            _result(run.test_accuracy, run.test_loss),
             f"{run.messages:,}",
             NOTHING if run.nonzero_values is None else f"{run.nonzero_values / max(run.values, 1):.1%}",
             scaled(run.multiplications),
@@ -85,6 +125,13 @@ def show_runs(runs: Sequence[RunSummary]) -> None:
     for run in runs:
         if run.trace is not None:
             console.print(f"trace: {run.trace}", highlight=False, soft_wrap=True)
+
+
+def _result(accuracy: float | None, loss: float | None) -> str:
+    """Return an accuracy, or the loss where there is none, or nothing."""
+    if accuracy is not None:
+        return f"{accuracy:.2%}"
+    return "" if loss is None else f"loss {loss:.4g}"
 
 
 def show_timeline(timeline: Sequence[Event], totals: Totals, limit: int, unit: str = "") -> None:
@@ -222,9 +269,9 @@ def show_deviations(deviations: Sequence[Deviation], tolerance: float) -> None:
     Console(markup=False).print(table)
 
 
-def new_progress(speed_estimate_period: float = 30) -> Progress:
+def new_progress(speed_estimate_period: float = 30) -> Bars:
     """Return bars with a description, the time that is left, by so many seconds, and news."""
-    return Progress(
+    return Bars(
         TextColumn("{task.description}"),
         BarColumn(bar_width=16),
         TaskProgressColumn(),

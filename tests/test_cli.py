@@ -1,5 +1,6 @@
 """The command line as a user meets it: real processes, exit codes, one line an error."""
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 
 import pcsim as pcsim_api
+from pcsim.experiments.summary import RunSummary
+from pcsim.terminal import show_runs
 
 ROOT = Path(__file__).parents[1]
 DIGITS = ROOT / "models" / "digits.toml"
@@ -28,7 +31,7 @@ def pcsim(*arguments, cwd):
 def refused(*arguments, cwd, saying):
     """Check that the program leaves with code 2 and one line, and return the line."""
     outcome = pcsim(*arguments, cwd=cwd)
-    lines = [line for line in outcome.stderr.splitlines() if line.strip() and "%" not in line]
+    lines = outcome.stderr.splitlines()
     assert outcome.returncode == 2, outcome.stderr
     assert len(lines) == 1, outcome.stderr
     assert lines[0].startswith("error: ")
@@ -66,6 +69,19 @@ def test_run_prints_a_table(tmp_path):
     assert outcome.returncode == 0
     assert "sequential" in outcome.stdout
     assert "traces/digits-sequential.h5" in outcome.stdout
+
+
+def test_run_shows_validation_results(capsys):
+    """Who holds samples out wants to read what they say; all columns fit 80 characters."""
+    plain = RunSummary(
+        "x", "simultaneous", 12, "fast", 1, 1, 0.5, 1.0, 23_760, 9, 3, 10**9, 35_640.0, 12.3, None
+    )
+    show_runs([plain, dataclasses.replace(plain, validation_accuracy=0.75, validation_loss=1.0)])
+    shown = capsys.readouterr().out
+    assert "75.00%" in shown
+    assert "…" not in shown
+    show_runs([plain])
+    assert "ation" not in capsys.readouterr().out.replace("cations", "")
 
 
 def test_same_seed_same_bits(tmp_path):
@@ -287,7 +303,7 @@ def test_blowing_up_in_the_last_step_is_seen(tmp_path):
 def test_interruption_keeps_the_trace(tmp_path):
     """Ctrl-C ends with a line and code 130; the trace says that it was interrupted."""
     command = [sys.executable, "-c", "from pcsim.cli import main; main()", "run", DIGITS]
-    options = ["--set", "training.epochs=100000", "--trace", "t.h5"]
+    options = ["--set", "training.epochs=100000", "--trace", "t.h5", "--checkpoint", "kept"]
     process = subprocess.Popen([*command, *options], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "t.h5").exists():
         time.sleep(0.01)
@@ -295,7 +311,7 @@ def test_interruption_keeps_the_trace(tmp_path):
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "interrupted; the trace is kept: t.h5" in told
+    assert "interrupted; the trace is kept: t.h5; run it again with --resume to go on" in told
     assert "Traceback" not in told
     with pcsim_api.open_trace(tmp_path / "t.h5") as trace:
         assert trace.state == "interrupted"

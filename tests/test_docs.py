@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 import pcsim
 from pcsim.cli import app
+from pcsim.config import load_model
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -46,14 +47,37 @@ def test_how_to_pages_run(page, tmp_path, monkeypatch):
     run_page(page)
 
 
+def script(path):
+    """A script beside the pages, as a module."""
+    specification = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
 @pytest.mark.parametrize("order", ["sequential", "simultaneous"])
 def test_drawings_are_what_the_engine_does(order):
     """The pictures of the two schedules come from the event engine; they must not fall behind it."""
-    path = DOCS / "drawings" / "schedules.py"
-    specification = importlib.util.spec_from_file_location("schedules", path)
-    schedules = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(schedules)
+    schedules = script(DOCS / "drawings" / "schedules.py")
     assert schedules.draw(order) == (DOCS / "drawings" / f"{order}.svg").read_text()
+
+
+def test_every_key_of_a_model_file_is_in_the_reference():
+    """Keys, types, defaults and ranges are those that models are checked with."""
+    page = (DOCS / "model-file.md").read_text()
+    assert script(DOCS / "model_file.py").renewed(page) == page, "run python docs/model_file.py"
+
+
+def test_the_reference_reads_its_own_data(tmp_path, monkeypatch):
+    """The arrays that the page makes are such as it describes, and its model file is one."""
+    monkeypatch.chdir(tmp_path)
+    page = (DOCS / "model-file.md").read_text()
+    text, code = (page.split(f"```{word}\n")[1] for word in ("toml", "python"))
+    exec(code.split("```")[0], {})
+    data = pcsim.load_dataset("npz", path="mine.npz")
+    assert (data.features, data.classes, len(data.test_inputs)) == (20, 2, 200)
+    (tmp_path / "mine.toml").write_text(text.split("```")[0])
+    assert load_model("mine.toml").training.epochs == 5
 
 
 @pytest.fixture(scope="module")

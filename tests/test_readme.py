@@ -25,3 +25,19 @@ def test_commands_exist():
 
     named = set(re.findall(r"`pcsim (\w+)", (ROOT / "README.md").read_text()))
     assert named == set(get_command(app).commands)
+
+
+def test_every_command_has_json():
+    """The README promises it of each, so a script never has to read a table."""
+    from typer.main import get_command
+
+    from pcsim.cli import app
+
+    def lacking(group, above=""):
+        for name, command in group.commands.items():
+            if hasattr(command, "commands"):
+                yield from lacking(command, f"{above}{name} ")
+            elif not any("--json" in one.opts for one in command.params):
+                yield f"{above}{name}"
+
+    assert list(lacking(get_command(app))) == []

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Model file, or a name from `pcsim models`.")]
 Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key, repeatable.")]
+ORDERS = "simultaneous, sequential, bottom-up, red-black, incremental, asynchronous"
 Seed = Annotated[int | None, typer.Option(help="Override training.seed.")]
 Backend = Annotated[str, typer.Option(help="Who does the arithmetic: cpu, cuda or reference.")]
 DataDir = Annotated[

@@ -40,7 +40,7 @@ def compare(
 
     Wall-clock times and what made the traces when are shown but do not count.
 
-    Example: `pcsim compare traces/fast.h5 traces/event.h5 --table summary`
+    Example: `pcsim compare traces/digits-sequential.h5 traces/digits-simultaneous.h5 --table summary`
     """
     from pcsim.analysis.comparison import compare as compare_traces
     from pcsim.commands import print_json

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pcsim.commands import GO_ON, AsJson, DataDir, Force, interruptible, print_json
+from pcsim.commands.first_screen import PlainGroup
 from pcsim.errors import DataError
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from pcsim.training.datasets.registry import KnownSet
 
 app = typer.Typer(
+    cls=PlainGroup,
     no_args_is_help=True,
     help="List, download and check data sets.\n\nExample: `pcsim data fetch svhn`",
     rich_markup_mode="markdown",
@@ -56,14 +59,14 @@ def list_sets(data_dir: DataDir = None, as_json: AsJson = False) -> None:
             f"{size / 1e6:.0f}",
             row["place"] or f"not here: pcsim data fetch {row['name']}",
         )
-    table.add_row("npz", "", "", "", "", "your own arrays: data.path = FILE.npz")
+    table.add_row("npz", "", "", "", "", "your own arrays: pcsim data info npz")
     console = Console()
     console.print(table)
     console.print(f"\nlooked in {root}", highlight=False, soft_wrap=True)
 
 
 @app.command()
-def fetch(name: Name, data_dir: DataDir = None, force: Force = False) -> None:
+def fetch(name: Name, data_dir: DataDir = None, force: Force = False, as_json: AsJson = False) -> None:
     """Download a data set from its official address; resumes, and verifies size and checksum.
 
     Example: `pcsim data fetch cifar-10 --data-dir /scratch/data`
@@ -74,6 +77,9 @@ def fetch(name: Name, data_dir: DataDir = None, force: Force = False) -> None:
     known, root = known_set(name), data_root(data_dir)
     with interruptible(GO_ON), _DownloadBar() as progress:
         files = fetch_set(known, root, progress, overwrite=force)
+    if as_json:
+        print_json({"name": name, "files": [str(file) for file in files]})
+        return
     for file in files:
         typer.echo(f"verified: {file}")
     if data_dir is not None:
@@ -93,10 +99,15 @@ def info(
     """Read and check a data set; say what it holds, or where it comes from if it is not here.
 
     Example: `pcsim data info cifar-10`
+
+    What your own arrays must look like: `pcsim data info npz`
     """
     from pcsim.training.data import load_dataset
     from pcsim.training.datasets.registry import KNOWN, data_root
 
+    if name == "npz" and path is None:
+        _show_layout(as_json)
+        return
     known = KNOWN.get(name)
     facts: dict[str, Any] = {"name": name} if known is None else _facts(known)
     if known is not None:
@@ -111,6 +122,26 @@ def info(
     else:
         facts["content"] = _content(dataset)
     print_json(facts) if as_json else _show(facts, known)
+
+
+def _show_layout(as_json: bool) -> None:
+    """Say what a .npz file must hold to be read."""
+    from rich.console import Console
+
+    from pcsim.terminal import new_table
+    from pcsim.training.datasets.npz import LAYOUT
+
+    if as_json:
+        print_json({"name": "npz", "arrays": {key: list(one) for key, one in LAYOUT.items()}})
+        return
+    table = new_table("npz: your own NumPy arrays in one file, numpy.savez(FILE, x_train=…, …)", "array")
+    for heading in ("shape", "type"):
+        table.add_column(heading, overflow="fold")
+    for key, (shape, kind) in LAYOUT.items():
+        table.add_row(key, shape, kind)
+    console = Console()
+    console.print(table)
+    console.print("\ncheck one: pcsim data info npz --path FILE.npz; docs/model-file.md trains on one")
 
 
 def _facts(known: KnownSet) -> dict[str, Any]:
@@ -197,13 +228,14 @@ class _DownloadBar:
         from rich.progress import (
             BarColumn,
             DownloadColumn,
-            Progress,
             TextColumn,
             TimeRemainingColumn,
             TransferSpeedColumn,
         )
 
-        self._bar = Progress(
+        from pcsim.terminal import Bars
+
+        self._bar = Bars(
             TextColumn("{task.description}"),
             BarColumn(bar_width=16),
             DownloadColumn(),
@@ -221,8 +253,12 @@ class _DownloadBar:
             self._bar.update(self._task, completed=position)
 
     def __enter__(self) -> _DownloadBar:
-        self._bar.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bar.__exit__(kind, error, traceback)

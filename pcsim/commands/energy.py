@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pcsim.commands import (
+    ORDERS,
     AsJson,
     DataDir,
     Force,
@@ -35,7 +36,10 @@ def energy(
         typer.Option("--hardware", metavar="NAME|FILE.toml", help="Machine, repeatable [loihi2018]."),
     ] = [],  # noqa: B006 - typer copies it
     order: Annotated[
-        list[str], typer.Option("--order", help="Schedule instead of the model's, repeatable.")
+        list[str],
+        typer.Option(
+            "--order", metavar="ORDER", help=f"Schedule instead of the model's, repeatable: {ORDERS}."
+        ),
     ] = [],  # noqa: B006
     mini_batches: Annotated[
         int, typer.Option("--mini-batches", min=1, help="Mini-batches of training that are measured.")

@@ -8,17 +8,40 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperGroup, TyperOption
 
 from pcsim.commands import interruptible
 
 if TYPE_CHECKING:
-    from typer._click import Context, HelpFormatter
+    from typer._click import Command, Context, HelpFormatter
 
 INDENT = 2
 
 
-class FirstScreen(TyperGroup):
+class PlainGroup(TyperGroup):
+    """A group whose commands' help shows flags without a type, and one entry of a list as what it is."""
+
+    def get_command(self, ctx: Context, cmd_name: str) -> Command | None:
+        """Return a command whose options say what to type."""
+        command = super().get_command(ctx, cmd_name)
+        if command is not None:
+            for one in (*command.params, command.get_help_option(ctx)):
+                _say_what_to_type(one, ctx)
+        return command
+
+
+def _say_what_to_type(parameter: object, ctx: Context) -> None:
+    """Show nothing after a flag, and `<str>` after an option that may be repeated, not `<list[str]>`."""
+    if not isinstance(parameter, TyperOption) or parameter.metavar is not None:
+        return
+    shown = parameter.display_type(ctx)
+    if parameter.is_flag:
+        parameter.metavar = ""
+    elif shown.startswith("<list["):
+        parameter.metavar = f"<{shown.removeprefix('<list[').removesuffix(']>')}>"
+
+
+class FirstScreen(PlainGroup):
     """The program itself; its commands and groups keep Typer's own help, with room for options."""
 
     def invoke(self, ctx: Context) -> Any:  # noqa: ANN401 - what Typer says

@@ -26,6 +26,8 @@ def models(
     """List model files: network, data, schedule, learning rule.
 
     Example: `pcsim models`, then `pcsim info cifar10_conv`
+
+    docs/model-file.md has every key of a model file, its default and its range.
     """
     from pcsim.config import load_model
 

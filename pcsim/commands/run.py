@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pcsim.commands import (
+    ORDERS,
     AsJson,
     Backend,
     DataDir,
@@ -58,7 +59,12 @@ def run(
     model: Model,
     overrides: Set = [],  # noqa: B006 - typer copies it
     order: Annotated[
-        list[str], typer.Option("--order", help="Schedule to run instead of the model's, repeatable.")
+        list[str],
+        typer.Option(
+            "--order",
+            metavar="ORDER",
+            help=f"Schedule to run instead of the model's, repeatable: {ORDERS} (with --engine event).",
+        ),
     ] = [],  # noqa: B006
     engine: Annotated[
         EngineChoice,
@@ -89,11 +95,12 @@ def run(
 ) -> None:
     """Train a model and leave a trace.
 
-    Example: `pcsim run digits --order sequential --order simultaneous`
+    Example: `pcsim run digits --order sequential --order simultaneous --engine event`
 
-    A long run, again after every interruption: `pcsim run cifar10 --checkpoint runs/one --resume`
+    A long run, again after every interruption: `pcsim run digits --set training.epochs=20 --trace long.h5
+    --checkpoint runs/long --resume`
 
-    Layers in two processes: `pcsim run digits --engine distributed --processes 2`
+    Layers in two processes (needs torch): `pcsim run digits --engine distributed --trace two.h5`
     """
     from pcsim.experiments.run import run as run_experiment
     from pcsim.terminal import ProgressBar
@@ -112,7 +119,7 @@ def run(
     if backend != "cpu" or distribution is not None:
         threads = threads or 1  # a self-test is of one process's CPU kernels
     runs = []
-    with ProgressBar() as progress, _telling_what_is_kept(paths):
+    with ProgressBar() as progress, _telling_what_is_kept(paths, checkpoint):
         for one, path in zip(models, paths, strict=True):
             experiment = _experiment(one)
             runs.append(
@@ -140,9 +147,16 @@ def _check_runs(order: Sequence[str], trace: Path | None, no_trace: bool, checkp
     if len(set(order)) < len(order):
         raise ConfigurationError(f"--order {' --order '.join(order)}: expected each order once")
     if trace is not None and (no_trace or len(order) > 1):
-        raise ConfigurationError("--trace names one file: expected no --no-trace and at most one --order")
+        beside = "--no-trace" if no_trace else f"{len(order)} orders"
+        raise ConfigurationError(
+            f"--trace {trace} with {beside}: it names the trace of one run; leave out "
+            f"{'one of the two' if no_trace else '--trace, and each run gets traces/NAME-ORDER.h5'}"
+        )
     if checkpoint is not None and len(order) > 1:
-        raise ConfigurationError("--checkpoint names one run's folder: expected at most one --order")
+        raise ConfigurationError(
+            f"--checkpoint {checkpoint} with {len(order)} orders: it names the folder of one run; "
+            "give one --order at a time"
+        )
 
 
 def _check_places(paths: Sequence[Path | None], force: bool) -> None:
@@ -177,8 +191,8 @@ def _usual_place(model: ModelConfig, engine: EngineChoice) -> Path:
 
 
 @contextmanager
-def _telling_what_is_kept(paths: Sequence[Path | None]) -> Iterator[None]:
-    """Say after an interruption, or a run that blew up, that what was recorded is there."""
+def _telling_what_is_kept(paths: Sequence[Path | None], checkpoint: Path | None) -> Iterator[None]:
+    """Say after an interruption, or a run that blew up, that what was recorded is there, and how to go on."""
     try:
         yield
     except (KeyboardInterrupt, NonFiniteError, PeerError) as error:
@@ -186,7 +200,8 @@ def _telling_what_is_kept(paths: Sequence[Path | None]) -> Iterator[None]:
         tail = f"; the trace is kept: {kept}" if kept else ""
         if isinstance(error, NonFiniteError | PeerError):
             raise PcsimError(f"{error}{tail}") from error
-        typer.echo(f"interrupted{tail}", err=True)
+        go_on = "" if checkpoint is None else "; run it again with --resume to go on from its last epoch"
+        typer.echo(f"interrupted{tail}{go_on}", err=True)
         raise typer.Exit(130) from error
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import typer
 
 from pcsim.commands import study_messages, study_parallelism
+from pcsim.commands.first_screen import PlainGroup
 
 app = typer.Typer(
-    help="Answer a question by many runs or simulations.\n\nExample: `pcsim study show studies/rates`",
+    cls=PlainGroup,
+    help="Answer a question by many runs or simulations.\n\nExample: `pcsim study show studies/digits_rates`",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )

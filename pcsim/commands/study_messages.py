@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pcsim.commands import AsJson, DataDir, Force, Model, Set, Trace, print_json, with_options
+from pcsim.commands import ORDERS, AsJson, DataDir, Force, Model, Set, Trace, print_json, with_options
 from pcsim.errors import ConfigurationError
 from pcsim.places import check_new_folder
 
@@ -39,7 +39,10 @@ def messages(
     reorder: Annotated[str, _values("Probabilities of being overtaken")] = "",
     dead: Annotated[str, _values("Shares of layer 1 that send nothing")] = "",
     order: Annotated[
-        list[str], typer.Option("--order", help="Schedule, repeatable; all for all six [the model's].")
+        list[str],
+        typer.Option(
+            "--order", metavar="ORDER", help=f"Schedule, repeatable: {ORDERS}, or all of them [the model's]."
+        ),
     ] = [],  # noqa: B006 - typer copies it
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of each point.")] = 3,
     epochs: Annotated[int | None, typer.Option(min=1, help="Override training.epochs.")] = None,

@@ -47,7 +47,10 @@ def parallelism(
 ) -> None:
     """Work, span and makespan of every order, and which is first on how many cores.
 
-    Example: `pcsim study parallelism --accuracy-runs docs/parallelism/runs.jsonl -o parallelism`
+    Example: `pcsim study parallelism -o parallelism`
+
+    With accuracies that were measured, in a checkout:
+    `pcsim study parallelism --accuracy-runs docs/parallelism/runs.jsonl -o parallelism-at-equal-accuracy`
     """
     from pcsim.experiments.parallelism.pipelines import eligible, pipelines
     from pcsim.experiments.parallelism.runs import read_runs

@@ -13,6 +13,7 @@ from pcsim.commands.study import app
 from pcsim.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from pcsim.experiments.sweep.results import Configuration, StudyResults
@@ -101,11 +102,27 @@ def _print(results: StudyResults, most: int) -> None:
             more = f" (and {len(row.errors) - 1} more)" if len(row.errors) > 1 else ""
             console.print(f"failed: {name}: {row.errors[0]}{more}", highlight=False, soft_wrap=True)
     if results.best is not None:
-        settings = " ".join(f"--set {shlex.quote(one)}" for one in results.best.overrides)
-        engine = "" if results.best.engine == "fast" else f" --engine {results.best.engine}"
-        model = shlex.quote(results.model)
-        console.print(f"best: pcsim run {model} {settings}{engine}", highlight=False, soft_wrap=True)
+        _print_command(console, results, results.best)
     console.print(f"study: {results.folder}", highlight=False, soft_wrap=True)
+
+
+def _print_command(console: Console, results: StudyResults, best: Configuration) -> None:
+    """Print how to repeat the best run of a configuration, up to the epoch that the table counts."""
+    better = max if results.measure == "accuracy" else min
+    place = best.validation.index(better(best.validation))
+    kept = [one for one in best.overrides if not one.startswith("training.epochs=")]
+    epochs = f"training.epochs={best.best_epoch[place]}"
+    settings = " ".join(f"--set {shlex.quote(one)}" for one in (*kept, epochs))
+    engine = "" if best.engine == "fast" else f" --engine {best.engine}"
+    command = f"pcsim run {shlex.quote(results.model)} {settings}{engine} --seed {best.seeds[place]}"
+    console.print(f"best: {command}", highlight=False, soft_wrap=True)
+    form = "{:.2f} %" if results.measure == "accuracy" else "loss {:.4g}"
+    validation, test = (form.format(values[place]) for values in (best.validation, best.test))
+    console.print(
+        f"repeats its best seed up to the best epoch: validation {validation}, test {test}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _table(results: StudyResults, rows: tuple[Configuration, ...]) -> Table:

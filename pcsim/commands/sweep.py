@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
@@ -24,7 +25,13 @@ MOST_SHOWN = 20  # configurations of a dry run
 
 
 def sweep(
-    file: Annotated[Path, typer.Argument(metavar="SWEEP.toml", help="Sweep file; see docs/sweeps.md.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SWEEP.toml",
+            help="Sweep file, or the name of one that comes with pcsim; see docs/sweeps.md.",
+        ),
+    ],
     study: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of the study [studies/NAME].")
     ] = None,
@@ -49,21 +56,25 @@ def sweep(
     The study's folder gets a trace and a row for each run. Call it again after any interruption: finished
     runs are not repeated, others go on from their last epoch. Exit code 1 if a run failed.
 
-    Examples: `pcsim sweep models/sweeps/digits_rates.toml --workers 2`,
-    `pcsim sweep rates.toml --slurm --workers 16 --dry-run`
+    Examples: `pcsim sweep digits_rates --dry-run`, then `pcsim sweep digits_rates`
+
+    A job of SLURM, with pcsim's extra for sweeps: `pcsim sweep digits_rates --slurm --dry-run`
     """
     from pcsim.experiments.sweep.conduct import LOGS, check_folder, conduct
-    from pcsim.experiments.sweep.plan import read_plan
+    from pcsim.experiments.sweep.plan import check_data, read_plan
+    from pcsim.shipped import find_sweep
 
     if scheduler is not None and (slurm or workers is not None):
         raise ConfigurationError("--scheduler has workers of its own: expected no --workers and no --slurm")
-    plan = read_plan(file, data_dir)
+    plan = read_plan(find_sweep(file), data_dir)
     folder = study or Path("studies") / plan.file.name
     check_folder(folder)
     logs = folder.absolute() / LOGS
     if dry_run:
         _show_plan(plan, folder, _script(plan, threads, logs) if slurm else None, as_json)
         return
+    if scheduler is None and not slurm:  # other machines may have data that this one has not
+        check_data(plan)
     bars = _Bars()
     with interruptible(GO_ON), bars, _runner(plan, workers, threads, scheduler, slurm, logs, bars) as runner:
         counts = conduct(plan, folder, runner, bars, threads=threads, retry=retry)
@@ -199,8 +210,12 @@ class _Bars:
             self._bar.console.print(text, highlight=False, markup=False)
 
     def __enter__(self) -> Self:
-        self._bar.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bar.__exit__(kind, error, traceback)

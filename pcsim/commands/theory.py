@@ -10,9 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from pcsim.commands import AsJson, Force
+from pcsim.commands.first_screen import PlainGroup
 from pcsim.errors import ConfigurationError
 
 app = typer.Typer(
+    cls=PlainGroup,
     no_args_is_help=True,
     help="Check the paper's theorems in float64 on small networks.\n\nExample: `pcsim theory theorem1`",
     rich_markup_mode="markdown",

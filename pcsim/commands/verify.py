@@ -27,7 +27,7 @@ def verify(
 ) -> None:
     """Replay golden cases in float64; exit code 1 if one deviates.
 
-    Example: `pcsim verify tests/golden/*.npz --engine event`
+    Example, in a checkout, which has cases: `pcsim verify tests/golden/*.npz --engine event`
     """
     from pcsim.experiments.verify import verify as verify_case
     from pcsim.terminal import show_deviations

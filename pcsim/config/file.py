@@ -12,10 +12,13 @@ from pydantic import ValidationError
 
 from pcsim.config.model import ModelConfig
 from pcsim.config.problems import problems_of
-from pcsim.config.wording import dotted_key, one_key, shown, touches
+from pcsim.config.sections import safe_name
+from pcsim.config.wording import Problem, dotted_key, one_key, shown, touches
 from pcsim.errors import ConfigurationError
 from pcsim.shipped import find_model
 
+MOST_TOLD = 3  # problems in one line
+MOST_NAMED = 5  # keys of further ones
 LARGEST_FILE = 2**24  # bytes; a device such as /dev/zero never ends
 
 
@@ -34,7 +37,7 @@ def load_model(path: str | PathLike[str], overrides: Sequence[str] = ()) -> Mode
     path = find_model(path)
     document = _read(path)
     overridden = dict(_override(document, override, str(path)) for override in overrides)
-    document.setdefault("name", path.stem)
+    document.setdefault("name", safe_name(path.stem))
     return model_from_dict(document, str(path), overridden)
 
 
@@ -58,12 +61,25 @@ def model_from_dict(
         )
     except ValidationError as error:
         problems = problems_of(error)
-    first = problems[0]
-    blamed = next((text for key, text in (overridden or {}).items() if touches(first.key, key)), None)
-    origin = f"{source} (override {shown(blamed)})" if blamed else source
-    more = len(problems) - 1
-    tail = f" (and {more} more problem{'s' if more > 1 else ''})" if more else ""
-    raise ConfigurationError(f"{origin}: {first.text}{tail}") from None
+    raise ConfigurationError(f"{source}{_in_one_line(problems, overridden or {})}") from None
+
+
+def _in_one_line(problems: Sequence[Problem], overridden: Mapping[str, str]) -> str:
+    """Say what is wrong and which override is to blame; of the problems after the first few only the keys."""
+    parts: list[str] = []
+    last = ""
+    for one in problems[:MOST_TOLD]:
+        blamed = next((text for key, text in overridden.items() if touches(one.key, key)), "")
+        origin = f"(override {shown(blamed)})" if blamed else "(in the file)" if last else ""
+        if not parts:
+            parts.append(f" {origin}: {one.text}" if origin else f": {one.text}")
+        else:
+            parts.append(f"; {origin} {one.text}" if origin and blamed != last else f"; {one.text}")
+        last = blamed
+    if others := [one.key for one in problems[MOST_TOLD:]]:
+        parts.append(f"; also wrong: {', '.join(others[:MOST_NAMED])}")
+        parts.append(f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else "")
+    return "".join(parts)
 
 
 def _read(path: Path) -> dict[str, Any]:

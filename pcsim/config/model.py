@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from pcsim.config import contradictions
 from pcsim.config.sections import (
+    NAME,
     DataConfig,
     FaultsConfig,
     MessagesConfig,
@@ -30,7 +31,10 @@ class ModelConfig(Section):
     """A whole model file, checked: every value in range, and the sections fit each other."""
 
     name: str = Field(
-        min_length=1, pattern=r"^[\w.-]+$", description="name of the model; the file's stem if omitted"
+        min_length=1,
+        pattern=NAME,
+        description="name of the model and of its traces: letters, digits, '_', '.' and '-'; the file's stem "
+        "if omitted",
     )
     description: str = Field(default="", description="one sentence for reports")
     network: NetworkConfig

@@ -13,7 +13,7 @@ from pcsim.config.model import SECTIONS, ModelConfig
 from pcsim.config.sections import Section
 from pcsim.config.variants import VARIANTS
 from pcsim.config.wording import Location, Problem, dotted_key, shown
-from pcsim.errors import nearest
+from pcsim.errors import closest, nearest
 
 
 def problems_of(error: ValidationError) -> list[Problem]:
@@ -40,18 +40,19 @@ def _problem(details: ErrorDetails) -> Problem:
         dotted, given = f"{dotted}.{tag_key}", shown(details["input"][tag_key])
     if kind in ("literal_error", "union_tag_invalid"):
         names = re.findall(r"'([^']*)'", context.get("expected") or context["expected_tags"])
-        hint = nearest(given, names)
-        # Without a near name, `nearest` lists them all, and they are listed already.
-        tail = f"; {hint}" if hint.startswith("did you mean") else ""
+        hint = closest(given, names)
+        tail = f"; {hint}" if hint else ""
         return Problem(dotted, f"{dotted} = {given}: expected one of {', '.join(names)}{tail}")
-    return Problem(dotted, f"{dotted} = {given}: expected {_expected(kind, context, details['msg'])}")
+    return Problem(dotted, f"{dotted} = {given}: expected {expected(kind, context, details['msg'])}")
 
 
-def _expected(kind: str, context: Mapping[str, Any], message: str) -> str:
+def expected(kind: str, context: Mapping[str, Any], message: str) -> str:
     """What a value should have been; kinds without a wording of ours keep pydantic's."""
     wordings = {
         "int_type": "a whole number",
+        "int_parsing": "a whole number",
         "float_type": "a number",
+        "float_parsing": "a number",
         "finite_number": "a finite number",
         "bool_type": "true or false",
         "string_type": "text",
@@ -62,6 +63,7 @@ def _expected(kind: str, context: Mapping[str, Any], message: str) -> str:
         "less_than_equal": "a number of at most {le:g}",
         "too_short": "a list of {min_length} or more",
         "string_too_short": "text that is not empty",
+        "string_pattern_mismatch": "letters, digits, '_', '.' and '-' only",
     }
     wordings |= dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "a table of keys")
     return wordings.get(kind, message.removeprefix("Input should be ")).format(**context)
@@ -78,7 +80,19 @@ def _unknown_key(location: Location) -> str:
             f"not used by {tag_key} '{location[1]}' but by {', '.join(owners)}: "
             f"expected {takes or 'no other key'}; remove it or change {location[0]}.{tag_key}"
         )
-    return f"unknown {'key' if len(location) > 1 else 'section'}: {nearest(key, section.model_fields)}"
+    if len(location) > 1:
+        return f"unknown key: {nearest(key, section.model_fields)}"
+    if places := _places_of(key):
+        return f"no section has this name: did you mean {' or '.join(places)}?"
+    return f"unknown section: {nearest(key, section.model_fields)}"
+
+
+def _places_of(key: str) -> list[str]:
+    """Where a key belongs that stands without its section: `schedule.iterations`."""
+    fields = {name: set(section.model_fields) for name, section in SECTIONS.items()}
+    for name, (_, variants) in VARIANTS.items():
+        fields[name] = {field for variant in variants.values() for field in variant.model_fields}
+    return [f"{'probe.NAME' if name == 'probe' else name}.{key}" for name in fields if key in fields[name]]
 
 
 def _section_of(location: Location) -> type[Section]:

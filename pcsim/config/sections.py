@@ -49,6 +49,12 @@ def _in_words(layers: object) -> str:
     return "words" if any(isinstance(entry, str) for entry in entries) else "sizes"
 
 
+def safe_name(stem: str) -> str:
+    """Return a file's stem as a name for files: whatever `NAME` has not becomes a dash."""
+    return re.sub(r"[^\w.-]+", "-", stem).strip("-") or "model"
+
+
+NAME = r"^[\w.-]+$"
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
@@ -131,12 +137,14 @@ class DataConfig(Section):
     path: str | None = Field(
         default=None,
         min_length=1,
-        description="the set's own folder or archive, or the .npz file; nothing else is looked at then",
+        description="the set's own folder or archive, or the .npz file, relative to the current folder; if "
+        "omitted, the set's folder in data.directory",
     )
     directory: str | None = Field(
         default=None,
         min_length=1,
-        description="folder with a folder for each set; PCSIM_DATA or ~/.cache/pcsim/data if omitted",
+        description="folder with a folder for each set, relative to the current folder; PCSIM_DATA or "
+        "~/.cache/pcsim/data if omitted",
     )
     test_fraction: float = Field(
         default=0.2,
@@ -227,11 +235,12 @@ class UnitHardwareConfig(Section):
 
     model: Literal["unit"] = Field(default="unit", description="cost model")
     jitter: NotNegative = Field(
-        default=0.0, description="a message takes up to this much time more, uniformly at random"
+        default=0.0,
+        description="a message takes up to this much time more, uniformly at random; units of time",
     )
-    latency: NotNegative = Field(default=0.0, description="time added to every message")
+    latency: NotNegative = Field(default=0.0, description="units of time added to every message")
     link_latency: dict[str, NotNegative] = Field(
-        default_factory=dict, description='time added on single links, "source-target" = time'
+        default_factory=dict, description='units of time added on single links, such as {"0-1" = 2.5}'
     )
     seed: Seed = Field(default=0, description="seed of the jitter")
 
@@ -241,11 +250,15 @@ class ParametricHardwareConfig(UnitHardwareConfig):
 
     model: Literal["parametric"] = Field(default="parametric", description="cost model")  # type: ignore[assignment]
     time_per_operation: NotNegative = Field(
-        default=0.0, description="time of one operation, whatever it does"
+        default=0.0, description="units of time of one operation, whatever it does"
     )
-    time_per_multiplication: NotNegative = Field(default=0.0, description="time of one multiplication")
-    time_per_byte: NotNegative = Field(default=0.0, description="time of one byte sent")
-    time_per_message: NotNegative = Field(default=0.0, description="time of one message, whatever its size")
+    time_per_multiplication: NotNegative = Field(
+        default=0.0, description="units of time of one multiplication"
+    )
+    time_per_byte: NotNegative = Field(default=0.0, description="units of time of one byte sent")
+    time_per_message: NotNegative = Field(
+        default=0.0, description="units of time of one message, whatever its size"
+    )
 
 
 class MessagesConfig(Section):
@@ -256,13 +269,13 @@ class MessagesConfig(Section):
         description="theta: an entry is sent if it differs by more from what was sent last; all if omitted",
     )
     error_threshold: NotNegative | None = Field(
-        default=None, description="theta of errors, where it is another than that of predictions"
+        default=None, description="theta of errors; messages.threshold if omitted"
     )
     format: NumberFormatName | None = Field(
         default=None, description="float16, bfloat16, float32 or Qm.n; the network's dtype if omitted"
     )
     error_format: NumberFormatName | None = Field(
-        default=None, description="format of errors, where it is another than that of predictions"
+        default=None, description="format of errors; messages.format if omitted"
     )
     rounding: Literal["nearest", "stochastic"] = Field(
         default="nearest", description="how values are rounded"
@@ -291,23 +304,32 @@ class FaultsConfig(Section):
     reorder: Probability = Field(
         default=0.0, description="probability that a message steps aside for delay_time and is overtaken"
     )
-    delay_time: NotNegative = Field(default=0.0, description="in the hardware's units of time")
-    dead_layer: NotNegativeCount | None = Field(
-        default=None, description="a layer that sends nothing from training step dead_step on"
+    delay_time: NotNegative = Field(
+        default=0.0, description="how long messages are held back, in the hardware's units of time"
     )
-    dead_share: float = Field(default=1.0, gt=0, le=1, description="share of its lines that are silent")
-    dead_step: NotNegativeCount = Field(default=0, description="the first training step of that")
+    dead_layer: NotNegativeCount | None = Field(
+        default=None,
+        description="a layer that is silent from training step dead_step on; none if omitted",
+    )
+    dead_share: float = Field(
+        default=1.0, gt=0, le=1, description="share of the dead layer's lines that are silent"
+    )
+    dead_step: NotNegativeCount = Field(
+        default=0, description="the first training step in which the dead layer is silent"
+    )
     seed: Seed = Field(default=0, description="seed of all faults")
 
 
 class MachineHardwareConfig(UnitHardwareConfig):
-    """A clock that takes a machine's prices in time, ns; see docs/hardware.md."""
+    """A clock that takes a machine's prices in time; its unit of time is the nanosecond."""
 
     model: Literal["file", "gpu-like", "loihi2018", "mesh", "sanafe-loihi"] = Field(  # type: ignore[assignment]
         description="cost model"
     )
     path: str | None = Field(
-        default=None, min_length=1, description="machine file (TOML), if model is 'file'"
+        default=None,
+        min_length=1,
+        description="machine file (TOML), relative to the current folder; only with model = 'file'",
     )
 
 

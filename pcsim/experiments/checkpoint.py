@@ -89,8 +89,8 @@ class Checkpoint:
         wanted = json.loads(json.dumps(experiment))
         if described != wanted:
             raise CheckpointError(
-                f"{path} is of another experiment: {_difference(described, wanted)}; "
-                "give another --checkpoint folder or the settings it was made with"
+                f"{path} is of another experiment: {_difference(described, wanted)}: expected the same; "
+                "run it with what the checkpoint has, or give another --checkpoint folder"
             )
         return cls(described, arrays, facts)
 
@@ -245,4 +245,4 @@ def _difference(found: Any, wanted: Any, where: str = "") -> str:  # noqa: ANN40
         for key in [*wanted, *(key for key in found if key not in wanted)]:
             if found.get(key) != wanted.get(key):
                 return _difference(found.get(key), wanted.get(key), f"{where}.{key}" if where else str(key))
-    return f"{where} = {str(found)[:100]}, expected {str(wanted)[:100]}"
+    return f"{where} is {str(found)[:100]} in the checkpoint and {str(wanted)[:100]} in this run"

@@ -1,4 +1,4 @@
-"""Proof of locality: by what operations declare, and by what they do when everything else is disturbed."""
+"""Check of locality: by what operations declare, and by what they do when everything else is disturbed."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike
 from pcsim.errors import ConfigurationError, DataError, nearest
 from pcsim.training.dataset import Array, Dataset, Rows, Split, Target
 from pcsim.training.datasets.digits import read_digits
-from pcsim.training.datasets.npz import read_npz
+from pcsim.training.datasets.npz import check_npz, read_npz
 from pcsim.training.datasets.registry import DEBIAN_FOLDER, KNOWN, NAMES, data_root
 from pcsim.training.datasets.split import stratified_split
 
@@ -27,6 +27,7 @@ __all__ = [
     "Target",
     "batches",
     "check_batch",
+    "check_place",
     "epoch_rows",
     "hold_out",
     "load_dataset",
@@ -112,6 +113,25 @@ def load_dataset(
     if validation_fraction:
         dataset = hold_out(dataset, validation_fraction, split_seed)
     return dataset if target == "label" else replace(dataset, target=target, classes=0)
+
+
+def check_place(
+    name: str, *, path: str | os.PathLike[str] | None = None, directory: str | os.PathLike[str] | None = None
+) -> None:
+    """Look whether a data set's files are there, without reading them.
+
+    Args:
+        name: as in `load_dataset`.
+        path: as in `load_dataset`; given for "npz".
+        directory: as in `load_dataset`.
+
+    Raises:
+        DataError: they are not, and how to get them.
+    """
+    if name in KNOWN:
+        KNOWN[name].locate(path, data_root(directory))
+    elif name == "npz" and path is not None:
+        check_npz(Path(path).expanduser())
 
 
 def hold_out(dataset: Dataset, fraction: float, seed: int) -> Dataset:

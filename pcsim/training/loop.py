@@ -106,7 +106,7 @@ def check_fit(network: Network, dataset: Dataset, batch: int) -> None:
         if width != given:
             raise ShapeError(
                 f"data set {dataset.name} has {given} values at the {end}, the network {width}: "
-                f"expected as many; change network.layers"
+                f"expected as many; change network.layers{_hint(dataset) if end == 'output' else ''}"
             )
     check_batch(dataset, batch)
     low, high = dataset.target_range()
@@ -121,6 +121,12 @@ def check_fit(network: Network, dataset: Dataset, batch: int) -> None:
             f"data set {dataset.name} has values as targets: expected classes for a softmax output; "
             "set network.output to sigmoid or identity"
         )
+
+
+def _hint(dataset: Dataset) -> str:
+    """Say that labels count from 0, if the lowest one is another: that makes classes that nothing is in."""
+    lowest = int(dataset.train_targets.min()) if dataset.classes else 0
+    return f", or labels: they start at {lowest}, expected at 0" if lowest else ""
 
 
 def train(

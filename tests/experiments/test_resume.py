@@ -143,9 +143,11 @@ def test_what_is_refused(tmp_path):
     run(digits("training.epochs=1"), checkpoint=tmp_path)
     with pytest.raises(CheckpointError, match="holds a checkpoint: give --resume"):
         run(digits("training.epochs=1"), checkpoint=tmp_path)
-    with pytest.raises(CheckpointError, match=r"another experiment: training.seed = 0, expected 7"):
+    with pytest.raises(
+        CheckpointError, match=r"another experiment: training.seed is 0 in the checkpoint and 7 in this run"
+    ):
         run(digits("training.epochs=1", "training.seed=7"), checkpoint=tmp_path, resume=True)
-    with pytest.raises(CheckpointError, match="engine = fast, expected event"):
+    with pytest.raises(CheckpointError, match="engine is fast in the checkpoint and event in this run"):
         run(digits("training.epochs=1"), engine="event", checkpoint=tmp_path, resume=True)
     with pytest.raises(ConfigurationError, match="give --checkpoint"):
         run(digits("training.epochs=1"), resume=True)

@@ -138,6 +138,6 @@ def test_a_mesh_beyond_the_limit_is_refused():
 def test_unknown_placements():
     """A slip of the keyboard gets the nearest name."""
     with pytest.raises(
-        ConfigurationError, match=r"placement 'snak': did you mean 'snake'\? \(or a mapping's file"
+        ConfigurationError, match=r"placement 'snak': did you mean 'snake'\? known: .* \(or a mapping's file"
     ):
         place(program_of([2, 2]), Chip(1, 2), 1, "snak", "mine")

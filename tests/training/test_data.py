@@ -15,10 +15,12 @@ from data_files import idx, write_mnist
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pcsim.errors import ConfigurationError, DataError
-from pcsim.training.data import DEBIAN_FOLDER, Dataset, batches, epoch_rows, load_dataset
+from pcsim.errors import ConfigurationError, DataError, ShapeError
+from pcsim.network.network import Network
+from pcsim.training.data import DEBIAN_FOLDER, Dataset, batches, check_place, epoch_rows, load_dataset
 from pcsim.training.datasets.idx import read_idx
 from pcsim.training.datasets.registry import KNOWN
+from pcsim.training.loop import check_fit
 
 RNG = np.random.default_rng
 
@@ -271,9 +273,9 @@ def test_shape_must_fit():
     assert "expected 4 values" in refused(lambda: small(shape=(1, 2, 2)))
 
 
-def refused(action) -> str:
+def refused(action, kind=DataError) -> str:
     """The one line with which an action is refused."""
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(kind) as caught:
         action()
     assert len(str(caught.value).splitlines()) == 1
     return str(caught.value)
@@ -523,7 +525,22 @@ def test_files_that_are_no_archive(tmp_path, content):
     message = refused(lambda: load_dataset("npz", path=path))
     assert message.startswith(f"{path}: ")
     assert "expected plain numeric arrays in a .npz archive" in message
-    assert "no such file" in refused(lambda: load_dataset("npz", path=tmp_path / "none.npz"))
+    assert "none.npz: no such file" in refused(lambda: load_dataset("npz", path=tmp_path / "none.npz"))
+
+
+@pytest.mark.parametrize("name", ["npz", "cifar-10"])
+def test_a_relative_place_says_what_it_counts_from(name, tmp_path, monkeypatch):
+    """Model files name data relative to where pcsim runs, which is not where the model file lies."""
+    monkeypatch.chdir(tmp_path)
+    for look in (load_dataset, check_place):
+        assert f"none (in {tmp_path})" in refused(lambda look=look: look(name, path="none"))
+
+
+def test_labels_that_do_not_start_at_0(archive):
+    """Labels 1 to 4 are five classes: what is wrong is not the size of the output."""
+    data = archive(y_train=np.array([1, 2, 3, 4]), y_test=np.array([1, 4]))
+    message = refused(lambda: check_fit(Network.dense([data.features, 4]), data, 1), ShapeError)
+    assert message.endswith("change network.layers, or labels: they start at 1, expected at 0")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import json
 import shlex
 import subprocess
 import sys
@@ -297,6 +298,8 @@ def test_the_command_to_go_on_with_can_be_pasted(monkeypatch):
     monkeypatch.setattr("pcsim.training.datasets.fetch.fetch", lambda *arguments, overwrite: [])
     shown = CliRunner().invoke(app, ["data", "fetch", "cifar-10", "--data-dir", "it's my data"])
     assert shlex.split(shown.stdout)[3:5] == ["--data-dir", "it's my data,"]
+    told = CliRunner().invoke(app, ["data", "fetch", "cifar-10", "--json"])
+    assert json.loads(told.stdout) == {"name": "cifar-10", "files": []}
 
 
 def test_list_and_info_on_the_command_line(tmp_path):

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
-from pcsim.config.sections import Section
+from pcsim.config.sections import NAME, Section, safe_name
 from pcsim.errors import ConfigurationError, nearest
 
 Table = dict[str, Any]
@@ -64,8 +64,8 @@ class SweepConfig(Section):
     """A whole sweep file."""
 
     name: str = Field(
-        pattern=r"^[\w.-]+$",
-        description="a name of letters, digits, dots and dashes; the file's stem if omitted",
+        pattern=NAME,
+        description="a name of letters, digits, '_', '.' and '-'; the file's stem if omitted",
     )
     description: str = Field(default="", description="one sentence")
     model: str = Field(
@@ -104,7 +104,7 @@ def read_sweep(path: Path) -> SweepConfig:
         raise ConfigurationError(f"{path}: byte {error.start} is not UTF-8: expected a TOML file") from None
     except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"{path}: broken TOML: {error}") from None
-    document.setdefault("name", path.stem)
+    document.setdefault("name", safe_name(path.stem))
     try:
         return SweepConfig.model_validate(document)
     except ValidationError as error:

@@ -15,6 +15,7 @@ from pcsim.errors import ConfigurationError
 from pcsim.experiments.sweep.file import HalvingConfig, SweepConfig, read_sweep
 from pcsim.experiments.sweep.settings import Settings, as_override, of_draws, of_grid
 from pcsim.experiments.task import EngineName
+from pcsim.training.data import check_place
 
 MOST_RUNS = 20_000
 HELD_OUT = 0.1  # of the training samples, where the model holds none out: a choice by test samples is no test
@@ -97,6 +98,17 @@ def read_plan(path: Path, data_dir: Path | None = None) -> Plan:
     plan = Plan(file, _model_of(file, path), tuple(runs.values()))
     _check_halving(file.halving, plan, path)
     return plan
+
+
+def check_data(plan: Plan) -> None:
+    """Look whether the data of all runs are where this process would read them.
+
+    Raises:
+        DataError: they are not, and how to get them.
+    """
+    sets = {tuple(run.model["data"][key] for key in ("name", "path", "directory")) for run in plan.runs}
+    for name, path, directory in sorted(sets, key=str):
+        check_place(name, path=path, directory=directory)
 
 
 def _place_of(key: str) -> str:

@@ -12,26 +12,34 @@ import numpy as np
 from numpy.lib import format as npy
 
 from pcsim.errors import DataError, nearest
+from pcsim.places import from_here
 from pcsim.training.dataset import Array, Dataset
 from pcsim.training.datasets import values
 from pcsim.training.datasets.files import reason
 
-ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+LAYOUT = {
+    "x_train": (
+        "(samples, features), or images (samples, height, width) or (samples, channels, height, width)",
+        "uint8, scaled by 1/255; or floats, taken as they are",
+    ),
+    "y_train": (
+        "(samples,) for classes; (samples, outputs) for values",
+        "whole numbers from 0 for classes: labels 0 to 4 are 5 classes; floats for values",
+    ),
+    "x_test": ("as x_train, with samples of its own", "as x_train"),
+    "y_test": ("as y_train, a row a sample of x_test", "as y_train, no label above the largest of y_train"),
+}
 DEFLATE_RATIO = 1032  # deflate cannot pack better
 
 
 def read_npz(path: Path) -> Dataset:
-    """Read the four arrays.
-
-    Inputs are uint8, scaled by 1/255, or floats, taken as they are; of shape (samples, features), or images
-    (samples, height, width) or (samples, channels, height, width). Targets are labels (samples,) or values
-    (samples, outputs).
+    """Read the four arrays of `LAYOUT`.
 
     Raises:
         DataError: missing, damaged or hostile, or arrays with unusable shapes or values.
     """
     arrays = _arrays(path)
-    where = {key: f"{path}: {key}" for key in ARRAYS}
+    where = {key: f"{path}: {key}" for key in LAYOUT}
     x_train, x_test = (values.inputs(where[key], arrays[key]) for key in ("x_train", "x_test"))
     values.same_width(where["x_test"], x_train, x_test)
     if (x_train.dtype == np.uint8) != (x_test.dtype == np.uint8):
@@ -51,21 +59,33 @@ def read_npz(path: Path) -> Dataset:
     return Dataset(path.stem, x_train, y_train, x_test, y_test, scale, classes, shape=shape)
 
 
+def check_npz(path: Path) -> None:
+    """Look whether there is such a file.
+
+    Raises:
+        DataError: there is none.
+    """
+    if not path.is_file():
+        raise DataError(
+            f"{from_here(path)}: no such file: expected a NumPy .npz archive; set data.path, which counts "
+            "from the current folder"
+        )
+
+
 def _arrays(path: Path) -> dict[str, Array]:
     """Read the four arrays of an .npz file, without ever unpickling anything."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such file: expected a NumPy .npz archive; set data.path")
+    check_npz(path)
     key = "archive"
     try:
         with zipfile.ZipFile(path) as archive:
             members = {one.filename.removesuffix(".npy"): one for one in archive.infolist()}
-            for key in ARRAYS:
+            for key in LAYOUT:
                 if key not in members:
                     known = [name[:40] for name in members if name.isprintable()][:20]
                     raise DataError(
-                        f"{path}: no array {key}: expected {', '.join(ARRAYS)}; {nearest(key, known)}"
+                        f"{path}: no array {key}: expected {', '.join(LAYOUT)}; {nearest(key, known)}"
                     )
-            wanted = {key: members[key] for key in ARRAYS}
+            wanted = {key: members[key] for key in LAYOUT}
             _check_memory(path, wanted)
             arrays = {}
             for key, member in wanted.items():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pcsim.errors import ConfigurationError, DataError, nearest
+from pcsim.places import from_here
 from pcsim.training.dataset import Dataset, Shape
 from pcsim.training.datasets.cifar10 import read_cifar10
 from pcsim.training.datasets.mnist import read_fashion_mnist, read_mnist
@@ -87,14 +88,23 @@ class KnownSet:
         Raises:
             DataError: files missing or damaged, and how to get them.
         """
-        place = self.find(path, root)
-        if place is None:
-            places = " or ".join(str(one)[:300] for one in self.places(path, root))
-            raise DataError(f"{self.name}: no folder {places}: {self.remedy}")
+        place = self.locate(path, root)
         try:
             return self.read(place)
         except DataError as error:
             raise DataError(f"{self.name}: {error}; {self.remedy}") from None
+
+    def locate(self, path: str | os.PathLike[str] | None, root: Path) -> Path:
+        """The first of its places that exists.
+
+        Raises:
+            DataError: none does, and how to get the set.
+        """
+        place = self.find(path, root)
+        if place is None:
+            places = " or ".join(from_here(one)[:300] for one in self.places(path, root))
+            raise DataError(f"{self.name}: no folder {places}: {self.remedy}")
+        return place
 
 
 def _exists(place: Path) -> bool:

@@ -29,7 +29,10 @@ def inputs(where: str, array: Array) -> Array:
 def values(where: str, array: Array) -> Array:
     """Targets of a regression (samples, outputs)."""
     if not is_float(array) or array.ndim != 2 or not array.shape[1]:
-        raise DataError(f"{where} is {array.dtype} {array.shape}: expected floats (samples, outputs)")
+        raise DataError(
+            f"{where} is {array.dtype} {array.shape}: expected floats (samples, outputs), or integer "
+            "labels (samples,)"
+        )
     _refuse_not_finite(where, array)
     return array
 

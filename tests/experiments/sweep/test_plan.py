@@ -1,5 +1,6 @@
 """Sweep files: what they come to, and one line for each thing that can be wrong with them."""
 
+import json
 import re
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pcsim.cli import app
-from pcsim.errors import ConfigurationError
+from pcsim.errors import ConfigurationError, DataError
 from pcsim.experiments.sweep.plan import HELD_OUT, read_plan
 
 
@@ -110,6 +111,23 @@ def test_bad_files_end_the_command(sweep_file, tmp_path, monkeypatch):
         assert re.search(said, str(result.exception))
     assert [path.name for path in other.iterdir()] == ["thesis.txt"]
     assert not (tmp_path / "studies").exists()
+
+
+def test_data_that_are_not_there_end_the_command(sweep_file, tmp_path, monkeypatch):
+    """Every run would fail with the same line, after the folder of the study was made."""
+    monkeypatch.chdir(tmp_path)
+    path = sweep_file('grid.data.path = ["data.npz", "gone.npz"]\nset = ["data.name=npz"]')
+    outcome = CliRunner().invoke(app, ["sweep", str(path)])
+    assert isinstance(outcome.exception, DataError)
+    assert f"data.npz (in {tmp_path}): no such file" in str(outcome.exception)
+    assert not (tmp_path / "studies").exists()
+
+
+def test_shipped_sweeps_have_names(tmp_path, monkeypatch):
+    """The help's example works in any folder."""
+    monkeypatch.chdir(tmp_path)
+    outcome = CliRunner().invoke(app, ["sweep", "digits_rates", "--dry-run", "--json"])
+    assert len(json.loads(outcome.stdout)["runs"]) == 45
 
 
 def test_examples():

@@ -255,6 +255,8 @@ def test_statistics_by_hand(sweep_file, tmp_path):
     assert "80.00 ± 10" in shown
     assert f"{second.p:.1g}" in shown
     assert "best: pcsim run model.toml --set learning.rate=0.01" in shown
+    assert " --set training.epochs=1 --seed 0\n" in shown
+    assert "validation 90.00 %, test 70.00 %" in shown
 
 
 def test_autoencoders_compare_losses(tmp_path, sweep_file):
