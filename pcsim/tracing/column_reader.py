@@ -37,8 +37,8 @@ class ColumnReader:
         self.path, self._file, self._table, self._name = file.path, file, table, name
         self._place = f"{table}/{name}"
 
-        def described(now: h5py.File) -> tuple[tuple[int, ...], np.dtype[Any], int, dict[str, Any]]:
-            dataset = now[self._place]
+        def described(_: h5py.File) -> tuple[tuple[int, ...], np.dtype[Any], int, dict[str, Any]]:
+            dataset = file.dataset(self._place)
             chunk_rows = int(dataset.chunks[0]) if dataset.chunks else 1
             return (rows, *dataset.shape[1:]), dataset.dtype, chunk_rows, attributes_of(dataset)
 
@@ -76,7 +76,7 @@ class ColumnReader:
             first = slice(*first.indices(self.shape[0]))
         elif isinstance(first, int | np.integer):
             first = range(self.shape[0])[int(first)]
-        values = self._file.read(lambda file: np.asarray(file[self._place][(first, *others)]))
+        values = self._file.read(lambda _: np.asarray(self._file.dataset(self._place)[(first, *others)]))
         if self._limits is not None and (bad := self._limits.beyond(values)) is not None:
             where = f"{self.path}: table '{self._table}', column '{self._name}'"
             raise TraceError(f"{where}: {bad}, expected {self._limits}")

@@ -36,6 +36,7 @@ class LiveFile:
         self._file: h5py.File | None = None
         self._closed = False
         self._seen = (0, 0, 0)
+        self._datasets: dict[str, h5py.Dataset] = {}
 
     def read(self, look: Callable[[h5py.File], Found], *more: type[Exception]) -> Found:
         """Return what somebody finds in the file; if that fails and the file has changed, look again.
@@ -59,6 +60,12 @@ class LiveFile:
             self._drop()
         raise AssertionError("the last try returns or raises")
 
+    def dataset(self, place: str) -> h5py.Dataset:
+        """Return a dataset of this opening, for use within `read`; finding one takes longer than a read."""
+        if place not in self._datasets:
+            self._datasets[place] = self._opened()[place]
+        return self._datasets[place]
+
     def close(self) -> None:
         """Close it for good."""
         self._closed = True
@@ -73,6 +80,7 @@ class LiveFile:
         return self._file
 
     def _drop(self) -> None:
+        self._datasets.clear()
         if self._file is not None:
             self._file.close()
             self._file = None
