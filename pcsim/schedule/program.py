@@ -163,9 +163,8 @@ class Program:
         """Write the schedule out for a network.
 
         Raises:
-            ConfigurationError: the order depends on when messages arrive (asynchronous), or the network
-                cannot have the schedule's precisions.
-            ConfigurationError: no network or no schedule.
+            ConfigurationError: no network or no schedule; the order depends on when messages arrive
+                (asynchronous), or the network cannot have the schedule's precisions.
             ProgramError: an order that yields nothing, or something else than operations; an operation reads
                 what nothing has written or sent before.
         """
