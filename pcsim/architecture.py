@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
-from pcsim.errors import ConfigurationError
+from pcsim.errors import ConfigurationError, refuse_unless
 
 PoolName = Literal["none", "max", "average"]
 
@@ -106,6 +106,8 @@ def parse(layers: Sequence[str]) -> Architecture:
     Raises:
         ConfigurationError: a word that is none, or layers that do not fit; says which and what would.
     """
+    texts = isinstance(layers, list | tuple) and all(isinstance(text, str) for text in layers)
+    refuse_unless(texts, "layers", layers, "a list of texts, such as ['64', 'dense 10']")
     first = _INPUT.fullmatch(layers[0]) if layers else None
     if first is None or len(layers) < 2:
         raise ConfigurationError(f"layers = {list(layers)}: {EXPECTED}")

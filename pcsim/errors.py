@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from numbers import Integral
 
 MOST_LISTED = 12  # names beside one that is close to the given one
 
@@ -72,12 +73,39 @@ class NonFiniteError(PcsimError):
 def refuse_unless(good: bool, what: str, given: object, expected: str) -> None:
     """Raise ConfigurationError if a value is not what it should be: the check of a constructor."""
     if not good:
-        text = repr(given)
+        text = " ".join(repr(given).split())
         shown = text if len(text) <= 100 else f"{text[:97]}..."
         raise ConfigurationError(f"{what} = {shown}: expected {expected}")
 
 
-def nearest(given: str, known: Iterable[str]) -> str:
+_AS_IN = {
+    "Dataset": "pcsim.load_dataset('digits')",
+    "Experiment": "pcsim.Experiment.from_model(pcsim.load_model('digits'))",
+    "Hardware": "pcsim.unit()",
+    "Network": "pcsim.Network.dense([64, 32, 10])",
+    "Schedule": "pcsim.Schedule('sequential', iterations=3)",
+}
+
+
+def check_kind(what: str, given: object, kind: type) -> None:
+    """Raise ConfigurationError if an argument is no object of a public type; say how to come by one."""
+    name = kind.__name__
+    refuse_unless(isinstance(given, kind), what, given, f"a pcsim.{name}, as in {_AS_IN[name]}")
+
+
+def misshapen(what: str, given: object, expected: str) -> ShapeError:
+    """Return what to raise on something that is no array of an expected shape."""
+    if hasattr(given, "shape"):
+        return ShapeError(f"{what} of shape {tuple(given.shape)}: expected {expected}")
+    return ShapeError(f"{what} is a {type(given).__name__}: expected a NumPy array of shape {expected}")
+
+
+def whole(given: object, least: int) -> bool:
+    """Whether this is a whole number, of Python or NumPy, and no less than `least`."""
+    return isinstance(given, Integral) and not isinstance(given, bool) and int(given) >= least
+
+
+def nearest(given: object, known: Iterable[str]) -> str:
     """Say which known name is closest to the given one, and list them all unless they are many.
 
     The tail of an error message.
@@ -89,7 +117,7 @@ def nearest(given: str, known: Iterable[str]) -> str:
     return f"{close} {listed}" if len(names) <= MOST_LISTED else close
 
 
-def closest(given: str, known: Iterable[str]) -> str:
+def closest(given: object, known: Iterable[str]) -> str:
     """Ask whether the known name that is closest to the given one was meant; nothing where none is close."""
-    close = get_close_matches(given, list(known), n=1, cutoff=0.5)
+    close = get_close_matches(str(given), list(known), n=1, cutoff=0.5)
     return f"did you mean '{close[0]}'?" if close else ""

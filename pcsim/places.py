@@ -37,6 +37,11 @@ def check_new_folder(path: Path, overwrite: bool) -> None:
     _check(path, overwrite, "a folder")
 
 
+def taken(path: Path) -> str:
+    """Say that a name is taken, and what to do about it."""
+    return f"{path} exists; pass --force (in Python overwrite=True) to overwrite it"
+
+
 def _check(path: Path, overwrite: bool, wanted: str) -> None:
     try:
         there = what_is(path) if path.exists() else wanted
@@ -45,4 +50,4 @@ def _check(path: Path, overwrite: bool, wanted: str) -> None:
     if there != wanted:
         raise ConfigurationError(f"{path} is {there}: expected the name of {wanted}")
     if path.exists() and not overwrite:
-        raise ConfigurationError(f"{path} exists; pass --force (in Python overwrite=True) to overwrite it")
+        raise ConfigurationError(taken(path))

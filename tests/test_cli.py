@@ -109,6 +109,7 @@ def test_engines_give_the_same_run(tmp_path):
     for key in ("test_accuracy", "messages", "values", "multiplications", "simulated_time"):
         assert summaries["fast"][key] == summaries["event"][key], key
     assert summaries["fast"]["nonzero_values"] is None
+    assert summaries["fast"]["curve"][-1]["test_accuracy"] == summaries["event"]["test_accuracy"]
     with h5py.File(tmp_path / "fast.h5") as fast, h5py.File(tmp_path / "event.h5") as event:
         assert np.array_equal(fast["summary/free_energy"], event["summary/free_energy"])
         assert not len(fast["events/start"])

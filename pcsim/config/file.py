@@ -23,7 +23,7 @@ LARGEST_FILE = 2**24  # bytes; a device such as /dev/zero never ends
 
 
 def load_model(path: str | PathLike[str], overrides: Sequence[str] = ()) -> ModelConfig:
-    """Read a model file and apply overrides to it.
+    """Read a model file and apply overrides to it; `pcsim.Experiment.from_model` makes what can be run of it.
 
     Args:
         path: TOML file, or the name of a shipped model, such as "digits".

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import UnionType
 
-from pcsim.errors import ProgramError, ShapeError
+from pcsim.errors import ProgramError, misshapen, refuse_unless
 from pcsim.kernels import Array
 from pcsim.network.layer import Layer
 from pcsim.schedule.operation import Operation
+
+
+def check_parts(plan: object, kind: type | UnionType, layers: Sequence[Layer] | None) -> None:
+    """Refuse what is no program, or no layers.
+
+    Raises:
+        ConfigurationError: says what to give instead.
+    """
+    program = "a pcsim.Program, as from pcsim.Program.build(network, schedule)"
+    refuse_unless(isinstance(plan, kind), "program", plan, program)
+    if layers is not None:
+        good = isinstance(layers, Sequence) and all(isinstance(unit, Layer) for unit in layers)
+        refuse_unless(good, "layers", layers, "layers, as from network.layers(batch, pcsim.MQ(1e-3))")
 
 
 def set_targets(layers: Sequence[Layer], inputs: Array, targets: Array) -> None:
@@ -17,8 +31,8 @@ def set_targets(layers: Sequence[Layer], inputs: Array, targets: Array) -> None:
         ShapeError: an array is not (batch, n) of its layer; broadcasting would hide a mistake.
     """
     for name, layer, array in (("inputs", layers[0], inputs), ("targets", layers[-1], targets)):
-        if array.shape != layer.activity.shape:
-            raise ShapeError(f"{name} of shape {array.shape}: expected {layer.activity.shape}")
+        if getattr(array, "shape", None) != layer.activity.shape:
+            raise misshapen(name, array, str(layer.activity.shape))
         layer.target = layer.kernels.load(array, layer.target)
 
 

@@ -12,13 +12,13 @@ import numpy as np
 
 from pcsim.engine import fusion
 from pcsim.engine.channel import EXACT, ChannelSet, Letter, Mishap, Roundoff
-from pcsim.engine.checks import checked_payload, set_targets
+from pcsim.engine.checks import check_parts, checked_payload, set_targets
 from pcsim.engine.observer import Observer, Watching, onlookers
 from pcsim.engine.process import InOrder, Process, Reacting, write_agendas
 from pcsim.engine.script import Script, lines_of
 from pcsim.engine.state import Facts, learnt, relearn
 from pcsim.engine.totals import Event, Totals
-from pcsim.errors import ProgramError, ShapeError, refuse_unless
+from pcsim.errors import ProgramError, ShapeError, check_kind, refuse_unless
 from pcsim.hardware.clock import Hardware
 from pcsim.kernels import Array
 from pcsim.network.layer import Layer
@@ -78,6 +78,8 @@ class EventEngine:
         cores: Sequence[int] | None = None,
         channels: Channels = PLAIN,
     ) -> None:
+        check_parts(plan, Program | Reaction, units)
+        check_kind("hardware", hardware, Hardware)
         if units is not None and len(units[0].activity) != batch:
             raise ShapeError(f"units for mini-batches of {len(units[0].activity)}: expected {batch}")
         self._plan, self._units, self._hardware, self._batch = plan, units, hardware, batch

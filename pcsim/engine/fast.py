@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from pcsim.engine import fusion
 from pcsim.engine.channel import Carried, ChannelSet, put_into
-from pcsim.engine.checks import checked_payload, set_targets
+from pcsim.engine.checks import check_parts, checked_payload, set_targets
 from pcsim.engine.observer import Observer, Onlooker, onlookers
 from pcsim.engine.recording import Recording
 from pcsim.engine.state import Facts, learnt, relearn
@@ -35,7 +35,8 @@ class FastEngine:
         carried: what went through the channels; all 0 without any.
 
     Raises:
-        ConfigurationError: channels with faults that only a clock can tell, or that the network cannot have.
+        ConfigurationError: no program or no layers; channels with faults that only a clock can tell, or that
+            the network cannot have.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class FastEngine:
         *,
         channels: Channels = PLAIN,
     ) -> None:
+        check_parts(program, Program, layers)
         self.layers = tuple(layers)
         self._observers = tuple(observers)
         self._step = 0

@@ -21,12 +21,12 @@ from pcsim.config import (
     SgdConfig,
     StatesConfig,
 )
-from pcsim.errors import ConfigurationError, refuse_unless
+from pcsim.errors import ConfigurationError, check_kind, refuse_unless, whole
 from pcsim.experiments.pricing import machine_hardware
 from pcsim.hardware.clock import Hardware, Links, unit
 from pcsim.hardware.machine import load_machine
 from pcsim.learning import MQ, NLMS, SGD, Adam, LearningRule
-from pcsim.network.network import Network
+from pcsim.network.network import Network, check_rule
 from pcsim.schedule.channel import PLAIN, Channels, Dead, Faults, Messages, Rounding
 from pcsim.schedule.precisions import CONSTANT, check_mini_batch, check_precisions
 from pcsim.schedule.program import Schedule
@@ -59,6 +59,9 @@ class Experiment:
         events: whether timelines are recorded (by the event engine).
         name: for tables and file names.
         configuration: kept with the trace.
+
+    Raises:
+        ConfigurationError: one of them is of another type, out of its range, or does not go with the others.
     """
 
     network: Network
@@ -81,11 +84,21 @@ class Experiment:
     configuration: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, least in (("batch", 1), ("epochs", 0), ("record_every", 1)):
+        check_kind("network", self.network, Network)
+        check_kind("dataset", self.dataset, Dataset)
+        check_rule("rule", self.rule)
+        check_kind("schedule", self.schedule, Schedule)
+        check_kind("hardware", self.hardware, Hardware)
+        refuse_unless(
+            isinstance(self.probes, tuple | list) and all(isinstance(one, Probe) for one in self.probes),
+            "probes",
+            self.probes,
+            "a tuple of probes, as in (pcsim.Probe('all', ('activity',)),)",
+        )
+        for name, least in (("batch", 1), ("epochs", 0), ("seed", 0), ("record_every", 1)):
             number = getattr(self, name)
-            refuse_unless(
-                type(number) is int and number >= least, name, number, f"a whole number from {least}"
-            )
+            refuse_unless(whole(number, least), name, number, f"a whole number from {least}")
+            object.__setattr__(self, name, int(number))  # JSON knows none of NumPy's
         precisions = self.schedule.precisions
         check_precisions(precisions, self.network)
         check_mini_batch(precisions, self.batch)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import nullcontext
 from os import PathLike
 from pathlib import Path
 
 from pcsim.engine.distributed.plan import Distribution
 from pcsim.engine.threads import suited_threads
+from pcsim.errors import check_kind, refuse_unless
 from pcsim.experiments.alone import alone
 from pcsim.experiments.checkpoint import Bookmark
 from pcsim.experiments.engines import set_up
@@ -37,8 +39,10 @@ def run(
 ) -> RunSummary:
     """Train the experiment's network, recording as it says.
 
+    An order that never learns is run as it is, for what happens on the way, with a warning.
+
     Args:
-        experiment: what is trained.
+        experiment: what is trained; `Experiment.from_model` makes one of a model file.
         engine: "fast", "event" to simulate time and messages, "distributed" for layers in processes of
             their own, or "backprop", the baseline: no schedule.
         kernels: who does the arithmetic (`pcsim.make_kernels`); the fast CPU kernels if not given.
@@ -52,7 +56,8 @@ def run(
 
     Raises:
         PeerError: a process of a distributed run is lost; trace and checkpoint are kept.
-        ConfigurationError: an order that the engine cannot run; resume without a checkpoint folder.
+        ConfigurationError: no experiment; an order that the engine cannot run; resume without a checkpoint
+            folder.
         CheckpointError: a folder with a checkpoint, but no resume; one that is damaged or another run's.
         PcsimError: another run keeps its checkpoints in that folder.
         ShapeError: data and network do not fit.
@@ -60,7 +65,20 @@ def run(
         LocalityError: a user's own order touches something foreign.
         NonFiniteError: activities or energy became infinite or NaN; the trace is kept.
     """
+    check_kind("experiment", experiment, Experiment)
+    refuse_unless(
+        kernels is None or hasattr(kernels, "mini_batch"),
+        "kernels",
+        kernels,
+        "kernels, as in pcsim.make_kernels('cpu', 'float32')",
+    )
     task = Task.build(experiment, engine, distribution)
+    if not task.learns:
+        warnings.warn(
+            f"order '{task.order}' never learns, weights stay as they are: to learn, end it with "
+            "`yield from ops.learning_phase()`",
+            stacklevel=2,
+        )
     here = nullcontext() if checkpoint is None else alone(Path(checkpoint), PATIENCE)
     with here, suited_threads(experiment.network, experiment.batch):
         bookmark = Bookmark.open(checkpoint, resume, task.describe())

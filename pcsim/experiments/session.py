@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,7 +11,7 @@ from pcsim.errors import NonFiniteError
 from pcsim.experiments.checkpoint import Bookmark
 from pcsim.experiments.engines import Setup
 from pcsim.experiments.recording import epoch_row
-from pcsim.experiments.summary import NO_EPOCH, RunSummary, summarise
+from pcsim.experiments.summary import RunSummary, summarise
 from pcsim.experiments.task import Task
 from pcsim.tracing.interrupts import remembered
 from pcsim.tracing.writer import TraceWriter
@@ -85,7 +86,7 @@ class Session:
             if setup.recorder is not None:
                 setup.recorder.record_summary()
             raise
-        return self._summary(epochs[-1] if epochs else NO_EPOCH)
+        return self._summary(epochs)
 
     def _tell_beginning(self, until: int) -> None:
         if self.progress is not None:
@@ -110,6 +111,7 @@ class Session:
         if self.progress is not None:
             self.progress.epoch(epoch)
 
-    def _summary(self, last: Epoch) -> RunSummary:
+    def _summary(self, epochs: Sequence[Epoch]) -> RunSummary:
         trace = None if self.writer is None else str(self.writer.path)
-        return summarise(self.task, last, self.setup.totals(last.training_steps), trace, self.setup.shares())
+        totals = self.setup.totals(epochs[-1].training_steps if epochs else 0)
+        return summarise(self.task, epochs, totals, trace, self.setup.shares())

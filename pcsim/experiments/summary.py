@@ -40,6 +40,7 @@ class RunSummary:
         bytes: of the messages.
         lost: messages that did not arrive, or that a dead core did not send.
         shares: what each process of a distributed run did with its time.
+        curve: what each epoch came to, those before a resumption included.
     """
 
     name: str
@@ -62,19 +63,22 @@ class RunSummary:
     bytes: int = 0
     lost: int = 0
     shares: tuple[Share, ...] = ()
+    curve: tuple[Epoch, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return a dictionary fit for JSON."""
-        return asdict(self)
+        curve = [{name: _known(value) for name, value in asdict(epoch).items()} for epoch in self.curve]
+        return asdict(self) | {"curve": curve}
 
 
 NO_EPOCH = Epoch(0, 0, math.nan, math.nan, math.nan, 0.0)
 
 
 def summarise(
-    task: Task, last: Epoch, totals: Totals, trace: str | None, shares: Sequence[Share]
+    task: Task, epochs: Sequence[Epoch], totals: Totals, trace: str | None, shares: Sequence[Share]
 ) -> RunSummary:
-    """Return the summary of a run after its last epoch; `NO_EPOCH` of one that had none."""
+    """Return the summary of a run after its epochs."""
+    last = epochs[-1] if epochs else NO_EPOCH
     return RunSummary(
         name=task.experiment.name,
         order=task.order,
@@ -96,6 +100,7 @@ def summarise(
         bytes=totals.bytes,
         lost=totals.lost + totals.unsent,
         shares=tuple(shares),
+        curve=tuple(epochs),
     )
 
 

@@ -66,6 +66,13 @@ class Task:
         return self.plan
 
     @property
+    def learns(self) -> bool:
+        """Whether anything changes a weight: backprop does, and what reacts to messages does in the end."""
+        if not isinstance(self.plan, Program):
+            return True
+        return any(place.name == "weight" for one in self.plan.operations for place in one.writes)
+
+    @property
     def order(self) -> str:
         """Name of the order."""
         return "backprop" if self.plan is None else self.experiment.schedule.name

@@ -12,7 +12,7 @@ from typing import Any, Protocol, SupportsFloat, cast, runtime_checkable
 
 import numpy as np
 
-from pcsim.errors import ShapeError
+from pcsim.errors import ProgramError, ShapeError
 from pcsim.kernels import (
     ActivationName,
     Array,
@@ -148,6 +148,11 @@ class Layer:
             self.feedback = kernels.mini_batch((batch, traits.size), dtype)
         else:
             self.correction = kernels.mini_batch((batch, traits.size), dtype)
+
+    def __repr__(self) -> str:
+        """Say which layer it is, but no numbers."""
+        batch, size = self.activity.shape
+        return f"Layer(index={self.traits.index}, size={size}, batch={batch})"
 
     @property
     def weight(self) -> Array:
@@ -338,8 +343,16 @@ class Layer:
         return self.error
 
     def learn(self) -> None:
-        """Let the learning rule update (W_l, b_l) from e_{l+1} in the inbox and f(ĥ_l), equation (4)."""
-        assert self.learner is not None
+        """Let the learning rule update (W_l, b_l) from e_{l+1} in the inbox and f(ĥ_l), equation (4).
+
+        Raises:
+            ProgramError: the layer was made without a rule.
+        """
+        if self.learner is None:
+            raise ProgramError(
+                f"layer {self.traits.index} has no learning rule: make the layers with one, as in "
+                "network.layers(batch, pcsim.MQ(1e-3))"
+            )
         if self._parts is not None:
             ends = self.inbox[MessageKind.ERROR], self.activity
             kernels = self._parts.steps

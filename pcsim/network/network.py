@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import TYPE_CHECKING, Literal, TypedDict, Unpack, get_args
 
 import numpy as np
 
 from pcsim.architecture import Architecture, ConvLayer, DenseLayer, parse
-from pcsim.errors import ConfigurationError, ShapeError, nearest, refuse_unless
+from pcsim.errors import ConfigurationError, ShapeError, nearest, refuse_unless, whole
 from pcsim.kernels import ActivationName, Array, Kernels, OutputName, reference
 from pcsim.kernels.layout import roomy_copy
 from pcsim.network.connection import Connection, Conv, Dense, as_matrix
@@ -94,11 +95,10 @@ class Network:
             **constants: see `Constants`.
 
         Raises:
-            ConfigurationError: an unknown function or dtype, or a constant out of its range.
+            ConfigurationError: an unknown constant, function or dtype, or a constant out of its range.
             ShapeError: sizes, constants or parameters that do not fit each other.
         """
-        _check_sizes(sizes)
-        first, *others = sizes
+        first, *others = _checked_sizes(sizes)
         return cls.build(Architecture((first,), tuple(DenseLayer(size) for size in others)), **constants)
 
     @classmethod
@@ -120,6 +120,7 @@ class Network:
     @classmethod
     def build(cls, architecture: Architecture, **constants: Unpack[Constants]) -> Network:
         """Build a network of given shapes; see `of`."""
+        _check_constants(constants)
         given: Constants = {**DEFAULTS, **constants}
         sizes, depth = architecture.sizes, len(architecture.sizes)
         activation, output = given["activation"], given["output"]
@@ -127,9 +128,14 @@ class Network:
         _check_name("output", output, get_args(OutputName))
         _check_name("dtype", given["dtype"], ("float32", "float64"))
         _check_name("learn_output_from", given["learn_output_from"], get_args(LearnFrom))
-        step = given["proximal_step"]
-        if not step > 0:
-            raise ConfigurationError(f"proximal_step = {step}: expected a value above 0")
+        step, seed = given["proximal_step"], given["seed"]
+        refuse_unless(
+            isinstance(step, Real) and step > 0,
+            "proximal_step",
+            step,
+            'a value above 0; float("inf") is the hard clamp',
+        )
+        refuse_unless(whole(seed, 0), "seed", seed, "a whole number from 0")
         precisions = _per_layer("precision", given["precision"], 1.0, depth)
         decays = _per_layer("activity_decay", given["activity_decay"], 0.0, depth)
         _check_clamped(precisions, decays)
@@ -147,7 +153,7 @@ class Network:
             )
             for layer, size in enumerate(sizes)
         )
-        drawn = _parameters(connections, given["parameters"], np.dtype(given["dtype"]), given["seed"])
+        drawn = _parameters(connections, given["parameters"], np.dtype(given["dtype"]), seed)
         return cls(sizes, traits, connections, drawn, given["learn_output_from"])
 
     @classmethod
@@ -173,6 +179,7 @@ class Network:
         """
         from pcsim.network.from_torch import translate
 
+        _check_constants(constants)
         for name in ("activation", "dtype", "parameters", "seed"):
             refuse_unless(name not in constants, name, constants.get(name), "nothing: the module says it")
         said = translate(module, image, constants.get("output"))
@@ -199,6 +206,13 @@ class Network:
         """Return the network with parameters of its own."""
         parameters = tuple((weight.copy(), bias.copy()) for weight, bias in self.parameters)
         return replace(self, parameters=parameters)
+
+    def __repr__(self) -> str:
+        """Say the shapes and functions, but no weights."""
+        shapes = ", ".join("x".join(map(str, shape)) for shape in self.shapes)
+        inner = {one.after if isinstance(one, Conv) else one.activation for one in self.connections}
+        functions = (*sorted(inner - {"identity"}), self.traits[-1].output)
+        return f"Network({shapes}; {', '.join(map(str, functions))}; {self.dtype})"
 
     @property
     def dtype(self) -> np.dtype[np.floating]:
@@ -228,10 +242,18 @@ class Network:
     ) -> tuple[Layer, ...]:
         """Make the local units for mini-batches of `batch` samples; they share the network's parameters.
 
+        The units learn by the rule `learner`, such as `pcsim.MQ(1e-3)`; without one they cannot learn.
+
         Where the kernels want a weight in another layout, the network takes over their copies of weight and
         bias, so that `parameters` shows what the latest units have learnt (but for a GPU: see `gather`), and
         units that were made before go on with parameters of their own.
+
+        Raises:
+            ConfigurationError: a batch or a learner that is none.
         """
+        refuse_unless(whole(batch, 1), "batch", batch, "a whole number from 1")
+        if learner is not None:
+            check_rule("learner", learner)
         made = []
         for traits, connection, (weight, bias) in zip(
             self.traits, self.connections, self.parameters, strict=False
@@ -276,6 +298,16 @@ def _shared(unit: Layer, own: tuple[Array, Array]) -> tuple[Array, Array]:
     return weight, bias
 
 
+def check_rule(what: str, given: object) -> None:
+    """Refuse what is no learning rule; its class alone has no constants.
+
+    Raises:
+        ConfigurationError: says what to give instead.
+    """
+    good = callable(given) and not isinstance(given, type)
+    refuse_unless(good, what, given, "a learning rule with its constants, as in pcsim.MQ(1e-3)")
+
+
 def connections_of(
     architecture: Architecture, activation: ActivationName
 ) -> tuple[tuple[Connection, ...], tuple[ActivationName, ...]]:
@@ -292,9 +324,22 @@ def connections_of(
     return connections, tuple(own)
 
 
-def _check_sizes(sizes: Sequence[int]) -> None:
-    if len(sizes) < 2 or any(size < 1 for size in sizes):
-        raise ShapeError(f"layers {list(sizes)}: expected at least an input and an output, each of 1 or more")
+def _check_constants(given: Iterable[str]) -> None:
+    """Refuse names that are none: what is misspelt would have no effect."""
+    for name in given:
+        if name not in DEFAULTS:
+            raise ConfigurationError(f"{name}: unknown constant; {nearest(name, DEFAULTS)}")
+
+
+def _checked_sizes(sizes: Sequence[int]) -> list[int]:
+    """Return the sizes of layers as they should be."""
+    given = list(sizes) if isinstance(sizes, Iterable) else sizes
+    if not isinstance(given, list) or len(given) < 2 or not all(whole(size, 1) for size in given):
+        raise ShapeError(
+            f"layers = {sizes!r}: expected at least an input and an output, each a whole number from 1, "
+            "as in [64, 32, 10]"
+        )
+    return [int(size) for size in given]
 
 
 def _check_name(what: str, given: str, known: tuple[str, ...]) -> None:
@@ -312,7 +357,12 @@ def _check_clamped(precisions: list[float], decays: list[float]) -> None:
 
 
 def _per_layer(what: str, given: Sequence[float] | None, default: float, depth: int) -> list[float]:
-    values = [default] * depth if given is None else [float(value) for value in given]
+    try:
+        values = [default] * depth if given is None else [float(value) for value in given]
+    except (TypeError, ValueError):
+        raise ConfigurationError(
+            f"{what} = {given!r}: expected a list of numbers, one for each of the {depth} layers"
+        ) from None
     if len(values) != depth:
         raise ShapeError(f"{what} has {len(values)} values: expected one for each of the {depth} layers")
     if not all(np.isfinite(value) and value >= 0 for value in values):
@@ -329,6 +379,12 @@ def _parameters(
     if given is None:
         rng = np.random.default_rng(seed)
         return tuple(connection.initial_parameters(rng, dtype) for connection in connections)
+    refuse_unless(
+        isinstance(given, list | tuple) and all(_is_pair(pair) for pair in given),
+        "parameters",
+        given,
+        "a list with a pair of NumPy arrays, (weight, bias), for each connection",
+    )
     if len(given) != len(connections):
         raise ShapeError(f"{len(given)} pairs of parameters: expected {len(connections)}")
     for layer, (connection, (weight, bias)) in enumerate(zip(connections, given, strict=True)):
@@ -339,3 +395,11 @@ def _parameters(
                 f"expected {expected} and {expected[:1]}"
             )
     return tuple((roomy_copy(weight, dtype), np.array(bias, dtype)) for weight, bias in given)
+
+
+def _is_pair(given: object) -> bool:
+    return (
+        isinstance(given, list | tuple)
+        and len(given) == 2
+        and all(isinstance(array, np.ndarray) for array in given)
+    )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pcsim.errors import ShapeError
+from pcsim.errors import misshapen
 from pcsim.kernels import Array, Kernels, OutputName
 from pcsim.network.connection import Connection, as_matrix
 
@@ -45,8 +45,8 @@ class Predictor:
             ShapeError: inputs of another width.
         """
         width = self._connections[0].inputs
-        if inputs.ndim != 2 or inputs.shape[1] != width:
-            raise ShapeError(f"inputs of shape {inputs.shape}: expected (samples, {width})")
+        if getattr(inputs, "shape", ())[1:] != (width,):
+            raise misshapen("inputs", inputs, f"(samples, {width})")
         rows = self._rows(len(inputs))
         starts = range(0, max(len(inputs), 1), rows)
         return np.concatenate([self._predict(inputs[start : start + rows]) for start in starts])

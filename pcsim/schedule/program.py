@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
-from pcsim.errors import ConfigurationError, ProgramError, nearest
+from pcsim.errors import ConfigurationError, ProgramError, check_kind, nearest
 from pcsim.network.layer import Layer, MessageKind
 from pcsim.network.network import Network
 from pcsim.schedule import locality
@@ -163,10 +163,13 @@ class Program:
         """Write the schedule out for a network.
 
         Raises:
-            ConfigurationError: the order depends on when messages arrive (asynchronous), or the network
-                cannot have the schedule's precisions.
-            ProgramError: an operation reads what nothing has written or sent before.
+            ConfigurationError: no network or no schedule; the order depends on when messages arrive
+                (asynchronous), or the network cannot have the schedule's precisions.
+            ProgramError: an order that yields nothing, or something else than operations; an operation reads
+                what nothing has written or sent before.
         """
+        check_kind("network", network, Network)
+        check_kind("schedule", schedule, Schedule)
         check_precisions(schedule.precisions, network)
         order = schedule.written
         if isinstance(order, Reactive):
@@ -175,12 +178,23 @@ class Program:
                 "use the event engine (--engine event)"
             )
         ops = schedule.operations(network)
-        listed = [_sized(operation, network, schedule) for operation in order(ops)]
+        yielded = order(ops)
+        if not isinstance(yielded, Iterable):
+            raise ProgramError(
+                f"order '{schedule.name}' returns {yielded!r}: expected operations; "
+                "write it as a generator, with `yield` or `yield from` before each"
+            )
+        listed = [_sized(operation, network, schedule) for operation in yielded]
         once = without_repetition(listed)
         if ops.refreshing:
             once = [_sized(operation, network, schedule) for operation in with_norms(once, ops)]
         _check_sources(once)
         needed = without_unread_messages(once)
+        if not needed:
+            raise ProgramError(
+                f"order '{schedule.name}' yields nothing to do: expected operations, beginning with "
+                "`yield from ops.forward_sweep()`"
+            )
         return cls(network, tuple(needed), schedule.iterations)
 
     def cost(self, batch: int) -> Cost:
@@ -320,10 +334,17 @@ def _replaceable(place: Place) -> bool:
     return place.name.startswith("inbox") or place.name == "memory"
 
 
+def _described(given: object) -> str:
+    """Say what an order yields that is no operation, and what it should be."""
+    if isinstance(given, Iterator | list | tuple):
+        return "a list of operations: expected one after the other; write `yield from` before it"
+    return f"{given!r}: expected operations"
+
+
 def _sized(operation: Operation, network: Network, schedule: Schedule) -> Operation:
     """Check layer, target and iteration of an operation; a message has the width of the upper layer."""
     if not isinstance(operation, Operation):
-        raise ProgramError(f"order '{schedule.name}' yields {operation!r}: expected operations")
+        raise ProgramError(f"order '{schedule.name}' yields {_described(operation)}")
     ends = (operation.layer, operation.target) if operation.sends else (operation.layer,)
     if not all(0 <= layer <= network.top for layer in ends):
         raise ProgramError(f"{operation} acts on or sends to layer {max(ends)}: expected 0 to {network.top}")

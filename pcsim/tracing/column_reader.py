@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from types import EllipsisType
 from typing import Any, TypeAlias
 
@@ -13,8 +12,9 @@ from numpy.typing import NDArray
 
 from pcsim.errors import TraceError
 from pcsim.tracing.checks import attributes_of
-from pcsim.tracing.damage import opening, reading
+from pcsim.tracing.damage import OTHERS
 from pcsim.tracing.limits import Limits
+from pcsim.tracing.live_file import LiveFile
 
 # What one axis of a column can be asked for.
 Index: TypeAlias = int | slice | EllipsisType | NDArray[Any]
@@ -31,13 +31,21 @@ class ColumnReader:
         attributes: `long_name`, `units`, `flag_meanings`, ….
     """
 
-    def __init__(self, path: Path, dataset: h5py.Dataset, rows: int, limits: Limits | None = None) -> None:
-        self.path = path
-        self._dataset = dataset
-        self.shape: tuple[int, ...] = (rows, *dataset.shape[1:])
-        self.dtype: np.dtype[Any] = dataset.dtype
-        with opening(path):
-            self.attributes: dict[str, Any] = attributes_of(dataset)
+    def __init__(
+        self, file: LiveFile, table: str, name: str, rows: int, limits: Limits | None = None
+    ) -> None:
+        self.path, self._file, self._table, self._name = file.path, file, table, name
+        self._place = f"{table}/{name}"
+
+        def described(_: h5py.File) -> tuple[tuple[int, ...], np.dtype[Any], int, dict[str, Any]]:
+            dataset = file.dataset(self._place)
+            chunk_rows = int(dataset.chunks[0]) if dataset.chunks else 1
+            return (rows, *dataset.shape[1:]), dataset.dtype, chunk_rows, attributes_of(dataset)
+
+        self.shape: tuple[int, ...]
+        self.dtype: np.dtype[Any]
+        self.attributes: dict[str, Any]
+        self.shape, self.dtype, self._chunk_rows, self.attributes = file.read(described, *OTHERS)
         meanings = str(self.attributes.get("flag_meanings", "")).split()
         self._limits = Limits(0, len(meanings) - 1) if meanings else limits
 
@@ -49,7 +57,7 @@ class ColumnReader:
     @property
     def chunk_rows(self) -> int:
         """Rows of one chunk in the file."""
-        return int(self._dataset.chunks[0]) if self._dataset.chunks else 1
+        return self._chunk_rows
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -68,10 +76,8 @@ class ColumnReader:
             first = slice(*first.indices(self.shape[0]))
         elif isinstance(first, int | np.integer):
             first = range(self.shape[0])[int(first)]
-        with reading(self.path):
-            values = np.asarray(self._dataset[(first, *others)])
+        values = self._file.read(lambda _: np.asarray(self._file.dataset(self._place)[(first, *others)]))
         if self._limits is not None and (bad := self._limits.beyond(values)) is not None:
-            table, _, column = self._dataset.name.strip("/").rpartition("/")
-            where = f"{self.path}: table '{table}', column '{column}'"
+            where = f"{self.path}: table '{self._table}', column '{self._name}'"
             raise TraceError(f"{where}: {bad}, expected {self._limits}")
         return values

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from pcsim.errors import TraceError
 
 DAMAGE: tuple[type[Exception], ...] = (OSError, RuntimeError, KeyError, AttributeError, UnicodeDecodeError)
+# What else comes of damage where no index of a caller is at work, so that every error is the file's.
+OTHERS: tuple[type[Exception], ...] = (TypeError, ValueError, OverflowError)
 
 
 @contextmanager
@@ -27,12 +29,3 @@ def reading(path: Path, *more: type[Exception]) -> Iterator[None]:
     except DAMAGE + more as error:
         cause = " ".join(str(error).strip("'\"").split())[:200] or type(error).__name__
         raise TraceError(f"{path} is truncated or damaged: {cause}") from error
-
-
-def opening(path: Path) -> AbstractContextManager[None]:
-    """Read what does not depend on any index of a caller, so that every error is the file's.
-
-    Raises:
-        TraceError: the file is truncated or damaged.
-    """
-    return reading(path, TypeError, ValueError, OverflowError)

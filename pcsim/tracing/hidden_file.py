@@ -7,13 +7,20 @@ removes it.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
 import secrets
 import stat
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from pcsim.locks import lock
+
+PATIENCE = 1.0  # seconds to wait for others, who need much less; a stranger may lock a folder for long
 
 
 def create(path: Path) -> tuple[Path, int]:
@@ -41,19 +48,68 @@ def create(path: Path) -> tuple[Path, int]:
         os.close(descriptor)  # it was taken for abandoned before it was locked
 
 
-def unlock(descriptor: int) -> None:
-    """Let go of a hidden file just before it gets its name: HDF5 would not read a file that is locked."""
-    with suppress(OSError):
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
+def appear(hidden: Path, descriptor: int, path: Path, *, replace: bool) -> None:
+    """Give a hidden file its name in one step, and let go of it: HDF5 would not read a file that is locked.
+
+    Of several processes that want a new name one gets it: a hard link is made only where nothing is. A file
+    system without links has the lock on the folder, which at least all that write traces keep.
+
+    Args:
+        hidden: the file.
+        descriptor: of it, as `create` gave it.
+        path: the name.
+        replace: what has the name; not for the first trace of that name.
+
+    Raises:
+        FileExistsError: the name is taken, and not to be replaced; the file stays hidden.
+        OSError: the name cannot be given.
+    """
+    with _alone_in(path.parent):
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+        if replace:
+            hidden.replace(path)
+            return
+        try:
+            path.hardlink_to(hidden)
+        except FileExistsError:
+            raise
+        except OSError:
+            if os.path.lexists(path):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+            hidden.replace(path)
+            return
+        with suppress(OSError):
+            hidden.unlink()
 
 
 def remove_abandoned(path: Path) -> None:
     """Remove the hidden files that killed processes have left beside `path`; what cannot be removed stays."""
     ours = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.partial")
-    with suppress(OSError), os.scandir(path.parent) as entries:
+    with _alone_in(path.parent), suppress(OSError), os.scandir(path.parent) as entries:
         for name in [entry.name for entry in entries if ours.fullmatch(entry.name)]:
             with suppress(OSError):
                 _remove_unless_locked(path.with_name(name))
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep others from naming and removing hidden files in a folder; where that cannot be, do without.
+
+    A file that is about to get its name is not locked, but not abandoned either.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        yield
+        return
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while not lock(descriptor) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _remove_unless_locked(hidden: Path) -> None:

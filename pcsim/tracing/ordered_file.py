@@ -25,21 +25,22 @@ _TREE = b"TREE"
 class OrderedFile:
     """A new file that changes its committed bytes only in `commit`, and appears under its name at the first.
 
-    Until the first commit the bytes lie in a hidden file beside `path`; a rename then makes them appear, or
-    replace an older file, in one step. What killed writers of the same `path` have left there is removed
-    first. After a failed write (a full disk, say) nothing more is written, so that the file keeps its last
-    committed state; `failure` says what happened, and `commit` raises it.
+    Until the first commit the bytes lie in a hidden file beside `path`, which then gets its name in one step:
+    a name that another file has got meanwhile only with `replace`. What killed writers of the same `path`
+    have left there is removed first. After a failed write (a full disk, say) nothing more is written, so that
+    the file keeps its last committed state; `failure` says what happened, and `commit` raises it.
 
     Args:
         path: where the file appears at the first commit.
         start_from: a file whose bytes it begins with; nothing if not given.
+        replace: an older file of that name.
 
     Raises:
         OSError: the hidden file cannot be created, or `start_from` not copied.
     """
 
-    def __init__(self, path: Path, start_from: Path | None = None) -> None:
-        self.path = path
+    def __init__(self, path: Path, start_from: Path | None = None, *, replace: bool = False) -> None:
+        self.path, self._replace = path, replace
         self.failure: OSError | None = None
         hidden_file.remove_abandoned(path)
         self._temporary: Path | None
@@ -105,6 +106,7 @@ class OrderedFile:
         """Make everything written so far the file's state, in an order that is readable after each step.
 
         Raises:
+            FileExistsError: another file has got the name meanwhile; this one appears nowhere.
             OSError: now or earlier a write failed; the file keeps its last readable state.
         """
         self._resize(grow=True)
@@ -116,8 +118,7 @@ class OrderedFile:
         if self.failure is not None:
             raise self.failure
         if self._temporary is not None:
-            hidden_file.unlock(self._descriptor)
-            os.replace(self._temporary, self.path)
+            hidden_file.appear(self._temporary, self._descriptor, self.path, replace=self._replace)
             self._temporary = None
 
     def close(self) -> None:

@@ -10,7 +10,8 @@ import h5py
 
 from pcsim.errors import TraceError, nearest
 from pcsim.tracing.checks import attributes_of, check_hdf5, check_schema, groups_below
-from pcsim.tracing.damage import opening, reading
+from pcsim.tracing.damage import OTHERS, reading
+from pcsim.tracing.live_file import LiveFile
 from pcsim.tracing.schema import UNLIMITED_ATTRIBUTE
 from pcsim.tracing.table_reader import TableReader, TableSummary
 
@@ -26,11 +27,9 @@ def open_trace(path: Path) -> TraceReader:
     """
     path = Path(path)
     check_hdf5(path)
-    with opening(path):
-        file = h5py.File(path, "r")
+    file = LiveFile(path)
     try:
-        with opening(path):
-            return TraceReader(path, file)
+        return TraceReader(path, file)
     except TraceError:
         file.close()
         raise
@@ -39,19 +38,20 @@ def open_trace(path: Path) -> TraceReader:
 class TraceReader:
     """A trace opened for reading; made by `open_trace`, closed on leaving its context.
 
+    While a run goes on, tables have at least the rows that were there at the opening: open it again for more.
+
     Attributes:
         path: the file.
         attributes: root attributes as given to the writer, JSON decoded.
         tables: names of all tables, sorted.
     """
 
-    def __init__(self, path: Path, file: h5py.File) -> None:
+    def __init__(self, path: Path, file: LiveFile) -> None:
         self.path = path
         self._file = file
-        self.attributes: dict[str, Any] = attributes_of(file)
+        self.attributes: dict[str, Any] = file.read(attributes_of, *OTHERS)
         check_schema(path, self.attributes)
-        tables = (name for name, group in groups_below(file) if UNLIMITED_ATTRIBUTE in group.attrs)
-        self.tables: tuple[str, ...] = tuple(sorted(tables))
+        self.tables: tuple[str, ...] = file.read(_tables_of, *OTHERS)
 
     @property
     def state(self) -> str:
@@ -66,8 +66,7 @@ class TraceReader:
         """
         if name not in self.tables:
             raise TraceError(f"{self.path} has no table '{name}': {nearest(name, self.tables)}")
-        with opening(self.path):
-            return TableReader(self.path, self._file[name], self.attributes)
+        return TableReader(self._file, name, self.attributes)
 
     def summary(self) -> dict[str, TableSummary]:
         """Return what each table holds, by name.
@@ -120,3 +119,7 @@ class TraceReader:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _tables_of(file: h5py.File) -> tuple[str, ...]:
+    return tuple(sorted(name for name, group in groups_below(file) if UNLIMITED_ATTRIBUTE in group.attrs))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import h5py
@@ -22,8 +21,9 @@ from pcsim.tracing.checks import (
 )
 from pcsim.tracing.column_reader import ColumnReader
 from pcsim.tracing.compression import name_of, require_filters
-from pcsim.tracing.damage import opening, reading
+from pcsim.tracing.damage import OTHERS
 from pcsim.tracing.limits import Limits, event_limits
+from pcsim.tracing.live_file import LiveFile
 from pcsim.tracing.schema import UNLIMITED_ATTRIBUTE
 
 BLOCK_BYTES = 2**26
@@ -62,17 +62,12 @@ class TableReader:
         rows: number of rows that all columns have.
     """
 
-    def __init__(self, path: Path, group: h5py.Group, run: Mapping[str, Any]) -> None:
-        self.path = path
-        self.name: str = group.name.strip("/")
-        self.unlimited = str(attributes_of(group)[UNLIMITED_ATTRIBUTE])
-        self._group = group
-        datasets = {name: item for name, item in items_of(group) if isinstance(item, h5py.Dataset)}
-        growing = {name: item for name, item in datasets.items() if _grows(item) and not size_only(item)}
-        for dataset in growing.values():
-            check_numbers(dataset)
-        self.columns: tuple[str, ...] = tuple(sorted(growing))
-        self.rows: int = min((len(dataset) for dataset in growing.values()), default=0)
+    def __init__(self, file: LiveFile, name: str, run: Mapping[str, Any]) -> None:
+        self.path, self.name, self._file = file.path, name, file
+        self.unlimited: str
+        self.columns: tuple[str, ...]
+        self.rows: int
+        self.unlimited, self.columns, self.rows = file.read(lambda now: _contents(now[name]), *OTHERS)
         self._limits: dict[str, Limits] = event_limits(run) if self.name == "events" else {}
 
     def dims(self, column: str) -> tuple[str, ...]:
@@ -81,11 +76,14 @@ class TableReader:
         Raises:
             TraceError: there is no such column, or the file is damaged.
         """
-        dataset = self._dataset(column)
-        if column == self.unlimited and dataset.ndim == 1:
-            return (self.unlimited,)
-        with opening(self.path):
+
+        def names(file: h5py.File) -> tuple[str, ...]:
+            dataset = self._dataset(file, column)
+            if column == self.unlimited and dataset.ndim == 1:
+                return (self.unlimited,)
             return dimension_names(dataset)
+
+        return self._file.read(names, *OTHERS)
 
     def coordinate(self, dim: str) -> NDArray[Any]:
         """Return a dimension's values; 0, 1, 2, … for one that has only a size.
@@ -95,8 +93,9 @@ class TableReader:
         """
         if dim == self.unlimited:
             return self.read(dim) if dim in self.columns else np.arange(self.rows)
-        with opening(self.path):
-            scale = dict(items_of(self._group)).get(dim)
+
+        def values(file: h5py.File) -> NDArray[Any]:
+            scale = dict(items_of(file[self.name])).get(dim)
             if not isinstance(scale, h5py.Dataset) or dim in self.columns:
                 raise TraceError(f"{self.path}: table '{self.name}' has no dimension '{dim}'")
             check_dimension(scale)
@@ -106,13 +105,16 @@ class TableReader:
             text = h5py.check_string_dtype(scale.dtype) is not None
             return np.asarray(scale.asstr()[()], dtype=str) if text else np.asarray(scale[()])
 
+        return self._file.read(values, *OTHERS)
+
     def column(self, name: str) -> ColumnReader:
         """Return a column to take slices of.
 
         Raises:
             TraceError: there is no such column.
         """
-        return ColumnReader(self.path, self._dataset(name), self.rows, self._limits.get(name))
+        self._file.read(lambda file: self._dataset(file, name))
+        return ColumnReader(self._file, self.name, name, self.rows, self._limits.get(name))
 
     def read(self, name: str, rows: slice = slice(None)) -> NDArray[Any]:
         """Return a column's rows, shape (rows, *fixed dimensions).
@@ -188,21 +190,33 @@ class TableReader:
         sizes: dict[str, int] = {self.unlimited: self.rows}
         for name, dims in columns.items():
             sizes |= dict(zip(dims[1:], self.column(name).shape[1:], strict=True))
-        with reading(self.path):
-            datasets = [self._group[name] for name in self.columns]
-            stored = sum(dataset.id.get_storage_size() for dataset in datasets)
-            packing = ", ".join(sorted({name_of(dataset) for dataset in datasets}))
-        numbers = self.rows * sum(self.column(name).row_bytes for name in self.columns)
-        return TableSummary(self.rows, self.unlimited, sizes, columns, stored, numbers, packing or "none")
 
-    def _dataset(self, name: str) -> h5py.Dataset:
+        def stored(file: h5py.File) -> tuple[int, str]:
+            datasets = [file[self.name][name] for name in self.columns]
+            packing = ", ".join(sorted({name_of(dataset) for dataset in datasets}))
+            return sum(dataset.id.get_storage_size() for dataset in datasets), packing
+
+        size, packing = self._file.read(stored)
+        numbers = self.rows * sum(self.column(name).row_bytes for name in self.columns)
+        return TableSummary(self.rows, self.unlimited, sizes, columns, size, numbers, packing or "none")
+
+    def _dataset(self, file: h5py.File, name: str) -> h5py.Dataset:
         if name not in self.columns:
             where = f"{self.path}: table '{self.name}' has no column"
             raise TraceError(f"{where} '{name}': {nearest(name, self.columns)}")
-        with reading(self.path):
-            dataset = self._group[name]
-            require_filters(self.path, dataset)
-            return dataset
+        dataset = file[self.name][name]
+        require_filters(self.path, dataset)
+        return dataset
+
+
+def _contents(group: h5py.Group) -> tuple[str, tuple[str, ...], int]:
+    """Return the dimension that a table's rows extend, its columns, and how many rows all of them have."""
+    unlimited = str(attributes_of(group)[UNLIMITED_ATTRIBUTE])
+    datasets = {name: item for name, item in items_of(group) if isinstance(item, h5py.Dataset)}
+    growing = {name: item for name, item in datasets.items() if _grows(item) and not size_only(item)}
+    for dataset in growing.values():
+        check_numbers(dataset)
+    return unlimited, tuple(sorted(growing)), min((len(dataset) for dataset in growing.values()), default=0)
 
 
 def _grows(dataset: h5py.Dataset) -> bool:

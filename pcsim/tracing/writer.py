@@ -12,6 +12,7 @@ from typing import Self
 import h5py
 
 from pcsim.errors import TraceError
+from pcsim.places import taken
 from pcsim.tracing.attributes import set_attributes
 from pcsim.tracing.backlog import Backlog
 from pcsim.tracing.interrupts import interrupt_afterwards
@@ -31,7 +32,8 @@ class TraceWriter:
     """A trace file that is being written, by a thread of its own.
 
     The file appears under its name at the first flush, which the first appended row brings about at the
-    latest; an overwritten trace stays until then. Rows reach the file when it is flushed.
+    latest; an overwritten trace stays until then. Rows reach the file when it is flushed. Of two writers that
+    have begun one new trace, the first to flush gets the name, and the other's flush raises.
 
     Args:
         path: the file; a missing folder is created.
@@ -58,7 +60,7 @@ class TraceWriter:
     ) -> None:
         encoded = first_attributes(attributes)
         check_target(Path(path), overwrite)
-        self._begin(Path(path), flush_seconds, buffer_bytes, storage, resumed=False)
+        self._begin(Path(path), flush_seconds, buffer_bytes, storage, overwrite, resumed=False)
         set_attributes(self._file, encoded)
 
     @classmethod
@@ -94,7 +96,7 @@ class TraceWriter:
         path = Path(path)
         kept = rows_to_keep(path, attributes, steps_done)
         self = cls.__new__(cls)
-        self._begin(path, flush_seconds, buffer_bytes, storage, resumed=True)
+        self._begin(path, flush_seconds, buffer_bytes, storage, overwrite=True, resumed=True)
         try:
             self._cut(kept)
             new = {
@@ -110,7 +112,14 @@ class TraceWriter:
 
     @interrupt_afterwards()
     def _begin(
-        self, path: Path, flush_seconds: float, buffer_bytes: int, storage: Storage | None, *, resumed: bool
+        self,
+        path: Path,
+        flush_seconds: float,
+        buffer_bytes: int,
+        storage: Storage | None,
+        overwrite: bool,
+        *,
+        resumed: bool,
     ) -> None:
         self.path = path
         self._flush_seconds, self.storage = flush_seconds, storage or Storage()
@@ -123,7 +132,7 @@ class TraceWriter:
         self._backlog = Backlog(buffer_bytes)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._bytes = OrderedFile(path, start_from=path if resumed else None)
+            self._bytes = OrderedFile(path, start_from=path if resumed else None, replace=overwrite)
         except OSError as error:
             raise unwritable(path, error) from error
         # "earliest" is the one format that stays open to plain readers when its writer was killed. Columns
@@ -296,6 +305,8 @@ class TraceWriter:
     def _commit(self) -> None:
         try:
             self._bytes.commit()
+        except FileExistsError as error:
+            raise TraceError(taken(self.path)) from error
         except OSError as error:
             raise unwritable(self.path, error) from error
 

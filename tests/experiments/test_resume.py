@@ -128,12 +128,15 @@ def test_two_runs_in_one_folder(tmp_path):
 
 
 def test_resumed_in_python(tmp_path):
-    """Half a run, then the rest with new objects: the network in hand holds an undisturbed run's weights."""
+    """Half a run, then the rest with new objects: an undisturbed run's weights, and its learning curve."""
     whole, half, rest = (digits("training.epochs=4") for _ in range(3))
-    run(whole)
+    undisturbed = run(whole)
     with pytest.raises(StopError):
         run(half, checkpoint=tmp_path, progress=Stopper())
-    run(rest, checkpoint=tmp_path, resume=True)
+    resumed = run(rest, checkpoint=tmp_path, resume=True)
+    curves = [[(one.epoch, one.test_accuracy) for one in made.curve] for made in (undisturbed, resumed)]
+    assert curves[0] == curves[1]
+    assert curves[0][-1] == (4, undisturbed.test_accuracy)
     for pair, other in zip(whole.network.parameters, rest.network.parameters, strict=True):
         assert [array.tobytes() for array in pair] == [array.tobytes() for array in other]
 

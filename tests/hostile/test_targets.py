@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -57,16 +58,19 @@ def test_force_replaces_traces_only(tmp_path, kind):
     assert state() == before
 
 
-def test_a_link_put_there_during_a_run_is_replaced_and_not_followed(tmp_path):
-    """Between the look and the first flush anybody may put a link in the way."""
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_link_put_there_during_a_run_is_not_followed(tmp_path, overwrite):
+    """Between the look and the first flush anybody may put a link in the way: it is refused or replaced."""
     victim, path = tmp_path / "thesis.txt", tmp_path / "t.h5"
     victim.write_text("text")
-    with TraceWriter(path, {}):
+    refused = nullcontext() if overwrite else pytest.raises(TraceError, match=r"t\.h5 exists; pass --force")
+    with refused, TraceWriter(path, {}, overwrite=overwrite):
         path.symlink_to(victim)
     assert victim.read_text() == "text"
-    assert not path.is_symlink()
-    with open_trace(path) as trace:
-        assert trace.state == "complete"
+    assert path.is_symlink() != overwrite
+    if overwrite:
+        with open_trace(path) as trace:
+            assert trace.state == "complete"
 
 
 def test_checkpoints_follow_no_link(tmp_path):

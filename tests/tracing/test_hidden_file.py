@@ -1,8 +1,11 @@
 """What killed processes leave beside a file goes when the file is next written; nothing else does."""
 
+import errno
 import multiprocessing
 import os
 import signal
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -85,7 +88,7 @@ def test_what_is_in_use_or_not_ours_stays(tmp_path):
     (tmp_path / ".runxh5.0123abcd.partial").touch()
     os.mkfifo(tmp_path / ".run.h5.89abcdef.partial")
     names = hidden(tmp_path)
-    second = OrderedFile(path)
+    second = OrderedFile(path, replace=True)
     assert set(names) < set(hidden(tmp_path))
     assert (tmp_path / "elsewhere").read_text() == "precious"
     for file in (first, second):
@@ -109,3 +112,89 @@ def test_a_file_that_is_taken_away_before_it_is_locked(tmp_path, monkeypatch):
     os.close(descriptor)
     assert made.exists()
     assert made != taken[0]
+
+
+@pytest.fixture(params=["links", "no links"])
+def links(request, monkeypatch):
+    """File systems with hard links, and one without."""
+
+    def refuse(*names):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    if request.param == "no links":
+        monkeypatch.setattr(os, "link", refuse)
+
+
+def test_one_of_many_gets_a_new_name(tmp_path, links):
+    """Two runs that were started together on one trace both ended well, and one trace was lost."""
+    for number in range(20):
+        path, start, got, lost = tmp_path / f"{number}.h5", threading.Barrier(4), [], []
+
+        def place(name, path=path, start=start, got=got, lost=lost):
+            file = OrderedFile(path)
+            file.write(name)
+            start.wait()
+            try:
+                file.commit()
+                got.append(name)
+            except FileExistsError:
+                lost.append(name)
+            file.close()
+
+        threads = [threading.Thread(target=place, args=(bytes([one]),)) for one in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert (len(got), len(lost)) == (1, 3)
+        assert path.read_bytes() == got[0]
+    assert hidden(tmp_path) == []
+
+
+def test_a_file_that_gets_its_name_is_not_abandoned(tmp_path, monkeypatch):
+    """It has to be unlocked for that, and another run that begins at this moment took it away."""
+    real, path = os.link, tmp_path / "run.h5"
+    other = threading.Thread(target=hidden_file.remove_abandoned, args=(path,))
+
+    def link(*names, **options):
+        other.start()
+        other.join(0.05)
+        real(*names, **options)
+
+    monkeypatch.setattr(os, "link", link)
+    file = OrderedFile(path)
+    file.commit()
+    file.close()
+    other.join()
+    assert [one.name for one in tmp_path.iterdir()] == ["run.h5"]
+
+
+def die_with_two_names(path):
+    """Be killed when the file has its name, but still the hidden one, too."""
+    Path.unlink = lambda self, **options: os.kill(os.getpid(), signal.SIGKILL)
+    file = OrderedFile(path)
+    file.write(b"some bytes")
+    file.commit()
+
+
+def test_a_kill_between_two_names(tmp_path):
+    """The file is whole under its own name, and the next writer removes the other one."""
+    path = tmp_path / "run.h5"
+    killed(die_with_two_names, path)
+    assert path.read_bytes() == b"some bytes"
+    assert len(hidden(tmp_path)) == 1
+    OrderedFile(path, start_from=path, replace=True).close()
+    assert [one.name for one in tmp_path.iterdir()] == ["run.h5"]
+    assert path.read_bytes() == b"some bytes"
+
+
+def test_a_folder_that_a_stranger_has_locked(tmp_path, monkeypatch):
+    """Its lock only keeps our own writers out of each other's way: nobody waits for it for long."""
+    monkeypatch.setattr(hidden_file, "PATIENCE", 0.01)
+    stranger = os.open(tmp_path, os.O_RDONLY)
+    hidden_file.fcntl.flock(stranger, hidden_file.fcntl.LOCK_EX)
+    file = OrderedFile(tmp_path / "run.h5")
+    file.commit()
+    file.close()
+    os.close(stranger)
+    assert hidden(tmp_path) == []

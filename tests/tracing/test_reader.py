@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from pcsim.errors import TraceError
-from pcsim.tracing import SCHEMA_VERSION, Column, TraceWriter, open_trace
+from pcsim.tracing import SCHEMA_VERSION, Column, TraceWriter, live_file, open_trace
+from pcsim.tracing.damage import reading
 
 
 @pytest.fixture
@@ -181,3 +182,54 @@ def test_damage_anywhere_is_a_trace_error_or_harmless(path: Path) -> None:
             errors.append(str(error))
     assert len(errors) > 2
     assert not any("\n" in error for error in errors)
+
+
+@pytest.mark.parametrize("rows", [3, 30])
+def test_a_reader_whose_writer_goes_on(tmp_path: Path, rows: int) -> None:
+    """The length of the file was that of its opening, and the index of the columns was behind it.
+
+    Whoever looks at a run that is under way saw "addr overflow" and a trace that is said to be damaged.
+    """
+    path = tmp_path / "live.h5"
+    with TraceWriter(path, {}, flush_seconds=1e9) as writer:
+        columns = {name: Column((), "int64", name) for name in ("step", "value")}
+        table = writer.table("summary", "step", columns, expected_rows=1)
+        table.extend(step=np.arange(rows), value=np.arange(rows))
+        writer.flush()
+        with open_trace(path) as trace:
+            before = trace.table("summary")
+            for _ in range(3):
+                steps = np.arange(table.rows, table.rows + 200)
+                table.extend(step=steps, value=steps)
+                writer.flush()
+                assert np.array_equal(before.read("value"), np.arange(rows))
+                assert before.summary().rows == rows
+                now = trace.table("summary")
+                assert np.array_equal(now.read("step"), np.arange(now.rows))
+            trace.verify()
+        with open_trace(path) as trace:
+            assert trace.table("summary").rows == rows + 600
+
+
+def test_a_damaged_trace_that_changes_is_perhaps_being_written(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who reads too early can do something about it; a trace that nobody changes is not read again."""
+    opened = []
+    monkeypatch.setattr(live_file, "reading", lambda *more: opened.append(more) or reading(*more))
+    path.write_bytes(path.read_bytes()[:3000])
+    for tries, changing in ((1, False), (live_file.TRIES, True)):
+        monkeypatch.setattr(live_file.LiveFile, "_has_changed", lambda self, changing=changing: changing)
+        opened.clear()
+        with pytest.raises(TraceError, match="truncated or damaged") as caught:
+            open_trace(path)
+        assert len(opened) == tries
+        assert str(caught.value).endswith("or it is being written: try again") == changing
+
+
+def test_a_closed_trace(path: Path) -> None:
+    """Its columns are not read, and the file is not opened once more."""
+    with open_trace(path) as trace:
+        column = trace.table("events").column("kind")
+    with pytest.raises(TraceError, match="is closed: expected an open trace"):
+        column[:]

@@ -238,6 +238,23 @@ def test_context_manager_states(tmp_path: Path, error: BaseException | None, sta
     assert [path.name for path in tmp_path.iterdir()] == ["trace.h5"]
 
 
+@pytest.mark.parametrize("buffer_bytes", [0, 2**20])
+def test_two_runs_of_one_name_that_begin_together(tmp_path: Path, buffer_bytes: int) -> None:
+    """Neither finds the other's trace at its start: the second to write must not replace the first's."""
+    path = tmp_path / "trace.h5"
+    with TraceWriter(path, {"seed": 1}, buffer_bytes=buffer_bytes) as first:
+        second = TraceWriter(path, {"seed": 2}, buffer_bytes=buffer_bytes)
+        ours, theirs = summary(first), summary(second)
+        ours.append(step=0, energy=np.zeros((4, 3)))
+        for lose in (lambda: theirs.append(step=0, energy=np.ones((4, 3))), second.close):
+            with pytest.raises(TraceError, match=r"trace.h5 exists; pass --force"):
+                lose()
+        ours.append(step=1, energy=np.zeros((4, 3)))
+    with open_trace(path) as kept:
+        assert (kept.attributes["seed"], kept.state, kept.table("summary").rows) == (1, "complete", 2)
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_overwriting_needs_to_be_asked_for(tmp_path: Path) -> None:
     """Hours of simulation are not lost to a repeated command; with overwrite they are replaced."""
     path = trace(tmp_path / "new" / "trace.h5")
