@@ -14,6 +14,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from pcsim.terminal_table import FittingTable
+
 if TYPE_CHECKING:
     from pcsim.engine.totals import Event, Totals
     from pcsim.experiments.machine import Machine
@@ -235,16 +237,10 @@ def new_progress(speed_estimate_period: float = 30) -> Progress:
     )
 
 
-def new_table(title: str, *headings: str) -> Table:
-    """Return a table that fits a narrow terminal."""
-    table = Table(
-        title=title,
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
+def new_table(title: str, *headings: str, names: int = 1) -> FittingTable:
+    """Return a table that fits a narrow terminal: in parts if need be, each with the first columns."""
+    table = FittingTable(title=title, box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.names = names
     for heading in headings:
         table.add_column(heading, no_wrap=True)
     return table

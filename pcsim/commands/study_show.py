@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from pcsim.experiments.sweep.results import Configuration, StudyResults
 
 MOST_ROWS = 20
-ROOMY = 3  # swept keys up to which columns may stand apart
 
 
 @app.command()
@@ -113,10 +112,7 @@ def _table(results: StudyResults, rows: tuple[Configuration, ...]) -> Table:
     from pcsim.terminal import new_table
 
     unit = "%" if results.measure == "accuracy" else "loss"
-    table = new_table("")
-    table.title = None
-    if len(results.keys) > ROOMY:
-        table.padding = 0
+    table = new_table("", names=max(1, len(results.keys)))
     for heading in headings(results.keys):
         table.add_column(heading, overflow="fold")
     for name in (f"validation\n{unit}", f"test\n{unit}", "p", "runs ×\nepochs"):
