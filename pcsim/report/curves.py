@@ -248,7 +248,7 @@ def as_traces(traces: TraceReader | Sequence[TraceReader]) -> list[TraceReader]:
     return [traces] if isinstance(traces, TraceReader) else list(traces)
 
 
-def with_legend(ax: Axes) -> Axes:
+def with_legend(ax: Axes, title: str | None = None) -> Axes:
     """Add a legend below the axes, where no curve is, if there is anything to tell apart."""
     _, names = ax.get_legend_handles_labels()
     if len(names) > 1:
@@ -256,7 +256,7 @@ def with_legend(ax: Axes) -> Axes:
         columns = 2 if max(map(len, names)) <= LONG_NAME else 1
         below = ax.transAxes + ScaledTranslation(0, -BELOW / 72, ax.figure.dpi_scale_trans)
         place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "bbox_transform": below}
-        ax.legend(ncols=columns, borderaxespad=0, **place)
+        ax.legend(ncols=columns, borderaxespad=0, title=title, title_fontsize="small", **place)
     return ax
 
 
