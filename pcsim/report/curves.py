@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 BELOW = 30  # points from the axes down to a legend: room for the ticks and their label
 LETTERS_AN_INCH = 14  # of a legend
-LONG_NAME = 26  # letters of a name in a legend, beyond which two are not beside each other
+ROOM = 52  # letters of a legend in a line below axes; a line and its gap take 6
 
 
 def plot_energy(traces: TraceReader | Sequence[TraceReader], *, ax: Axes | None = None) -> Axes:
@@ -253,7 +253,7 @@ def with_legend(ax: Axes, title: str | None = None) -> Axes:
     _, names = ax.get_legend_handles_labels()
     if len(names) > 1:
         assert ax.figure is not None
-        columns = 2 if max(map(len, names)) <= LONG_NAME else 1
+        columns = max(1, min(len(names), ROOM // (max(map(len, names)) + 6)))
         below = ax.transAxes + ScaledTranslation(0, -BELOW / 72, ax.figure.dpi_scale_trans)
         place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "bbox_transform": below}
         ax.legend(ncols=columns, borderaxespad=0, title=title, title_fontsize="small", **place)
