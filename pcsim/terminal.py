@@ -15,6 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pcsim.errors import PcsimError
+from pcsim.terminal_table import FittingTable
+from pcsim.times import seconds, simulated
 
 if TYPE_CHECKING:
     from pcsim.engine.totals import Event, Totals
@@ -117,7 +119,7 @@ def show_runs(runs: Sequence[RunSummary]) -> None:
             f"{run.messages:,}",
             NOTHING if run.nonzero_values is None else f"{run.nonzero_values / max(run.values, 1):.1%}",
             scaled(run.multiplications),
-            NOTHING if run.simulated_time is None else f"{run.simulated_time:,.6g}",
+            NOTHING if run.simulated_time is None else simulated(run.simulated_time, run.time_unit),
             f"{run.seconds:.1f}",
         )
     console = Console(markup=False)  # file names may hold brackets
@@ -168,7 +170,7 @@ def show_timeline(timeline: Sequence[Event], totals: Totals, limit: int, unit: s
         f"{totals.operations:,} operations with {totals.multiplications:,} multiplications\n"
         f"{totals.messages:,} messages of {totals.values:,} values, {totals.nonzero_values:,} of them "
         f"non-zero, {totals.bytes:,} bytes\nsimulated time "
-        f"{in_seconds(totals.simulated_time) if unit == 'ns' else f'{totals.simulated_time:,.6g}'}",
+        f"{simulated(totals.simulated_time, unit)}",
         highlight=False,
     )
 
@@ -282,33 +284,13 @@ def new_progress(speed_estimate_period: float = 30) -> Bars:
     )
 
 
-def new_table(title: str, *headings: str) -> Table:
-    """Return a table that fits a narrow terminal."""
-    table = Table(
-        title=title,
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
+def new_table(title: str, *headings: str, names: int = 1) -> FittingTable:
+    """Return a table that fits a narrow terminal: in parts if need be, each with the first columns."""
+    table = FittingTable(title=title, box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.names = names
     for heading in headings:
         table.add_column(heading, no_wrap=True)
     return table
-
-
-def seconds(nanoseconds: float) -> tuple[int, str]:
-    """Return the unit that keeps a time short: its power of ten in ns, and its name."""
-    for power, name in ((9, "s"), (6, "ms"), (3, "µs")):
-        if nanoseconds >= 10**power:
-            return power, name
-    return 0, "ns"
-
-
-def in_seconds(nanoseconds: float) -> str:
-    """Return a time for people: 1.23 ms."""
-    power, name = seconds(nanoseconds)
-    return f"{nanoseconds / 10.0**power:.3g} {name}"
 
 
 def scaled(number: float) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pcsim.analysis.stream import Progress
     from pcsim.tracing.reader import TraceReader
 
-MOST_ITERATIONS = 6  # columns or rows of a table; more are left out evenly
+MOST_ITERATIONS = 11  # columns or rows of a table; more are left out evenly
 
 
 class Section(StrEnum):
@@ -167,11 +167,11 @@ def _show(found: dict[str, xarray.Dataset], missing: dict[str, str]) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _new(title: str, words: Sequence[str], numbers: Sequence[str]) -> Table:
-    """Return a table with columns of words, then of numbers."""
+def _new(title: str, words: Sequence[str], numbers: Sequence[str], names: int = 1) -> Table:
+    """Return a table with columns of words, then of numbers; the first `names` tell the rows apart."""
     from pcsim.terminal import new_table
 
-    table = new_table(title)
+    table = new_table(title, names=names)
     for heading in words:
         table.add_column(heading, overflow="fold")
     for heading in numbers:
@@ -187,9 +187,15 @@ def _number(value: float, form: str = ".3g") -> str:
 
 
 def _some(count: int) -> list[int]:
-    """Return which iterations a table has room for: first, last and evenly between."""
+    """Return which iterations a table shows: first, last and evenly between."""
     room = min(count, MOST_ITERATIONS)
     return sorted({round(place * (count - 1) / max(room - 1, 1)) for place in range(room)})
+
+
+def _shown(found: xarray.Dataset, some: Sequence[int]) -> str:
+    """Say of how many iterations a table is, if not of all."""
+    count = found.sizes["iteration"]
+    return "" if len(some) == count else f"; {len(some)} of {count:,} iterations"
 
 
 def _of(found: xarray.Dataset) -> str:
@@ -201,8 +207,9 @@ def _of(found: xarray.Dataset) -> str:
 
 def _error_flow(found: xarray.Dataset) -> Table:
     some = _some(found.sizes["iteration"])
-    columns = [f"‖e‖ at {found.iteration.values[place]}" for place in some]
-    table = _new(f"Error flow{_of(found)}", ["layer"], ["front", *columns, "share\nat end", "half-life"])
+    columns = [f"at {found.iteration.values[place]}" for place in some]
+    title = f"Error flow: ‖e‖ by iteration{_of(found)}{_shown(found, some)}"
+    table = _new(title, ["layer"], ["front", *columns, "share\nat end", "half-life"])
     for place, layer in enumerate(found.layer.values):
         front = int(found.front_earliest[place])
         table.add_row(
@@ -221,8 +228,9 @@ def _free_energy(found: xarray.Dataset) -> Table:
     if found.sizes["iteration"] < 2:
         rises = ""  # nothing could
     numbers = ("mean", "standard\ndeviation", "rises in\nsteps", "largest\nrise")
-    table = _new(f"Free energy{_of(found)}{rises}", ["iteration"], numbers)
-    for place in _some(found.sizes["iteration"]):
+    some = _some(found.sizes["iteration"])
+    table = _new(f"Free energy{_of(found)}{_shown(found, some)}{rises}", ["iteration"], numbers)
+    for place in some:
         table.add_row(
             str(found.iteration.values[place]),
             _number(float(found.total_mean[place]), ".5g"),
@@ -250,7 +258,7 @@ def _updates(found: xarray.Dataset) -> Table:
 def _events(found: xarray.Dataset) -> Table:
     title = f"Operations and messages of {found.attrs['recorded_steps']:,} recorded training steps"
     numbers = ("layer", "count", "multipli-\ncations", "values", "non-zero", "bytes", "time")
-    table = _new(title, ["event"], numbers)
+    table = _new(title, ["event"], numbers, names=2)
     for place, event in enumerate(found.event.values):
         for layer in found.layer.values:
             cell = found.isel(event=place, layer=layer)
@@ -271,7 +279,8 @@ def _events(found: xarray.Dataset) -> Table:
 def _sparsity(found: xarray.Dataset) -> Table:
     some = _some(found.sizes["iteration"])
     columns = [f"at {found.iteration.values[place]}" for place in some]
-    table = _new("Share of zeros by iteration; silent: f(ĥ) = 0", ["signal"], [*columns, "silent\nat end"])
+    title = f"Share of zeros by iteration{_shown(found, some)}; silent: f(ĥ) = 0"
+    table = _new(title, ["signal"], [*columns, "silent\nat end"])
     for place, signal in enumerate(found.signal.values):
         zeros = (_number(float(found.zero_share[place, iteration]), ".1%") for iteration in some)
         silent = _number(float(found.silent_share[place, -1]), ".1%")
@@ -280,7 +289,7 @@ def _sparsity(found: xarray.Dataset) -> Table:
 
 
 def _range(found: xarray.Dataset) -> Table:
-    title = f"Dynamic range, and signed fixed point for {found.attrs['snr']:g} dB (integer.fraction)"
+    title = f"Dynamic range, and signed fixed point for {found.attrs['snr']:g} dB (Qinteger.fraction)"
     numbers = ("minimum", "maximum", "smallest\nnon-zero", "zeros", "bits", "format")
     ratios = [name for name in ("predicted_snr", "measured_snr") if name in found]
     extra = found.extra_bits.values if "extra_bits" in found else []
@@ -296,7 +305,7 @@ def _range(found: xarray.Dataset) -> Table:
             _number(float(one.smallest_nonzero)),
             _number(float(one.sparsity), ".1%"),
             str(int(one.bits)) + (f" [red]+{extra[place]}[/]" if short and extra[place] else ""),
-            f"{int(one.integer_bits)}.{int(one.fraction_bits)}",
+            f"Q{int(one.integer_bits)}.{int(one.fraction_bits)}",
             *(_number(float(one[name]), ".1f") for name in ratios),
         )
     return table

@@ -88,7 +88,8 @@ def _one_mini_batch(mapped: Mapped) -> str:
     """Say in a few lines what happens on the mesh."""
     from pcsim.hardware.routes import link_ends
     from pcsim.report.style import in_bytes
-    from pcsim.terminal import in_seconds, scaled
+    from pcsim.terminal import scaled
+    from pcsim.times import in_seconds
 
     timing, traffic = mapped.timing, mapped.traffic
     (core, core_share), (link, link_share) = mapped.busiest_core, mapped.busiest_link

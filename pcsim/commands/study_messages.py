@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from pcsim.experiments.messages.study import Row, Summary
 
 ALL = "all"
+UNRECORDED = (
+    "no messages were recorded, so no [messages]: "
+    """run with --set 'probe.formats.record=["message","activity"]'"""
+)
 
 
 def _values(help_text: str) -> object:
@@ -217,6 +221,8 @@ def formats(
 
         print_json([asdict(one) for one in found])
         return
+    if not {"predictions", "errors"} & {one.what for one in found}:
+        typer.echo(UNRECORDED, err=True)
     for one in found:
         arrays = f"{one.signals} recorded array{'s' if one.signals > 1 else ''}"
         typer.echo(f"# {one.what}: {arrays}, from {one.minimum:.4g} to {one.maximum:.4g}, {snr:g} dB")

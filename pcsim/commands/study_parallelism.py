@@ -155,11 +155,14 @@ def _refuse(out: Path | None, force: bool) -> None:
 
 def _plain(result: Study, lines: Sequence[Pipeline]) -> dict[str, Any]:
     """Return everything as JSON can say it."""
+    from pcsim.experiments.parallelism.runs import BATCH
+
     rows = [asdict(row) | {"times": row.times} for row in result.rows]
     return {
         "depths": result.depths,
         "cores": result.cores,
         "width": result.width,
+        "batch": BATCH,
         "machine": {
             "name": result.machine.name,
             "source": result.machine.source,
@@ -248,10 +251,10 @@ def _needs_table(rows: Sequence[Need]) -> Table:
 
 def _cost_table(result: Study) -> Table:
     """Return one line an order and depth; times on the first, a middle and the last number of cores."""
-    from pcsim.terminal import new_table
+    from pcsim.terminal import NOTHING, new_table
 
     to_goal = bool(result.needs)
-    table = new_table(f"Layers of {result.width}: {_basis(to_goal)}", "hid-\nden", "order")
+    table = new_table(f"Layers of {result.width}: {_basis(to_goal)}", "hid-\nden", "order", names=2)
     for heading in ("T", "work", "span", "mes-\nsages"):
         table.add_column(heading, justify="right", no_wrap=True)
     columns = sorted({0, len(result.cores) // 2, len(result.cores) - 1})
@@ -263,7 +266,7 @@ def _cost_table(result: Study) -> Table:
         table.add_row(
             *(str(row.hidden), row.order, _iterations(row)),
             *_costs(row),
-            *(times or [""] * len(columns)),
+            *(times or [NOTHING] * len(columns)),
             _energy(row, to_goal),
             end_section=following.hidden != row.hidden,
         )
@@ -271,14 +274,18 @@ def _cost_table(result: Study) -> Table:
 
 
 def _basis(to_goal: bool) -> str:
+    from pcsim.experiments.parallelism.runs import BATCH
+
     if to_goal:
-        return "a sample's costs; time, energy to the goal (*: T extrapolated)"
-    return "multiplications of a sample, energy of a mini-batch"
+        return f"a sample's costs; time, energy to the goal by mini-batches of {BATCH} (*: T extrapolated)"
+    return f"multiplications of a sample, energy of a mini-batch of {BATCH}"
 
 
 def _costs(row: Row) -> list[str]:
+    from pcsim.terminal import NOTHING
+
     if not row.makespans:
-        return [""] * 3
+        return [NOTHING] * 3
     return [_short(row.work), _short(row.span), _short(row.messages)]
 
 
@@ -288,13 +295,15 @@ def _iterations(row: Row) -> str:
     if row.iterations is None:
         return NOTHING
     star = "*" if row.basis == "extrapolated" else ""
-    return f"{row.iterations}{star}" if row.iterations else ""
+    return f"{row.iterations}{star}" if row.iterations else NOTHING  # backprop has none
 
 
 def _energy(row: Row, to_goal: bool) -> str:
     """Return the energy, pJ in the row, in mJ to the goal or in µJ of a mini-batch."""
+    from pcsim.terminal import NOTHING
+
     if row.energy is None:
-        return ""
+        return NOTHING
     return _short(row.energy * (row.steps or 1) / (1e9 if to_goal else 1e6))
 
 
@@ -344,7 +353,7 @@ def _pipeline_table(lines: Sequence[Pipeline]) -> Table:
         star = "*" if line.basis == "extrapolated" and line.iterations else ""
         cells = (NOTHING if time is None else _rounded(time) for time in line.intervals)
         table.add_row(
-            *(str(line.hidden), line.order, f"{line.iterations or ''}{star}", str(line.span)),
+            *(str(line.hidden), line.order, f"{line.iterations or NOTHING}{star}", str(line.span)),
             *cells,
             _rounded(line.least),
             end_section=following.hidden != line.hidden,

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from pcsim.experiments.sweep.results import Configuration, StudyResults
 
 MOST_ROWS = 20
-ROOMY = 3  # swept keys up to which columns may stand apart
 
 
 @app.command()
@@ -130,24 +129,32 @@ def _table(results: StudyResults, rows: tuple[Configuration, ...]) -> Table:
     from pcsim.terminal import new_table
 
     unit = "%" if results.measure == "accuracy" else "loss"
-    table = new_table("")
-    table.title = None
-    if len(results.keys) > ROOMY:
-        table.padding = 0
+    table = new_table("", names=max(1, len(results.keys)))
     for heading in headings(results.keys):
         table.add_column(heading, overflow="fold")
     for name in (f"validation\n{unit}", f"test\n{unit}", "p", "runs ×\nepochs"):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
+    spreads = [
+        _aligned([spread(values, results.measure) for values in column])
+        for column in ([row.validation for row in rows], [row.test for row in rows])
+    ]
+    for row, validation, test in zip(rows, *spreads, strict=True):
         table.add_row(
             *(setting(row.settings.get(key)) for key in results.keys),
-            spread(row.validation, results.measure),
-            spread(row.test, results.measure),
+            validation,
+            test,
             NOTHING if row.p is None else f"{row.p:.1g}",
             _runs(row),
             style="bold" if row is results.best else "" if row.finished else "dim",
         )
     return table
+
+
+def _aligned(spreads: list[str]) -> list[str]:
+    """Return means with their deviations, the decimals of both below each other."""
+    parts = [one.partition(" ± ") for one in spreads]
+    room = max((len(deviation) for *_, deviation in parts), default=0)
+    return [f"{mean}{sign}{deviation:>{room}}" if sign else mean for mean, sign, deviation in parts]
 
 
 def _runs(row: Configuration) -> str:

@@ -17,9 +17,11 @@ from pcsim.hardware.chip import Chip
 from pcsim.hardware.mapping import Mapping
 from pcsim.hardware.routes import link_ends
 from pcsim.report.style import EMPTY, FAINT, MAP, PAPER, in_bytes, layer_colours
+from pcsim.times import seconds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
 
 BINS = 240
 CELL, LANE = 0.58, 0.1  # size of a core, and how far a link lies beside the middle of its lane
@@ -142,7 +144,7 @@ def _draw_links(
         start = np.array([column, row]) + beside + along * CELL / 2
         segments.append([start, start + along * (1 - CELL)])
     share = carried[chosen] / carried.max()
-    reach = 72 * 4.6 * LANE * 1.8 / across  # points between the two links of a lane
+    reach = 72 * 4.6 * LANE * 1.4 / across  # points: the two links of a lane do not touch
     collection = LineCollection(
         segments,
         linewidths=np.maximum(0.35 * reach, reach * np.sqrt(share)),
@@ -157,7 +159,10 @@ def _draw_links(
     bar = ax.figure.colorbar(collection, ax=ax, location="bottom", fraction=0.05, pad=0.02, aspect=35)
     ticks = np.linspace(0, float(carried.max()), 5)
     bar.set_ticks(ticks.tolist(), labels=[in_bytes(one) for one in ticks])
-    bar.set_label("bytes over each link; numbers and colours of cores are layers")
+    bar.set_label(
+        "bytes over each link; of two beside each other, each lies on the right of its direction,\n"
+        "as traffic keeps right; numbers and colours of cores are layers"
+    )
     bar.outline.set_visible(False)
 
 
@@ -165,24 +170,24 @@ def _draw_use(cores: Axes, links: Axes, mapped: Mapped) -> None:
     """Draw how busy used cores and the busiest links are over time, a row each."""
     mapping, timing = mapped.mapping, mapped.timing
     order = list(dict.fromkeys(tile.core for tile in mapping.tiles))
-    scale, unit = _unit(timing.makespan)
-    end = timing.makespan / scale
+    power, unit = seconds(timing.makespan)
+    end = timing.makespan / 10.0**power
     look: dict[str, Any] = {"aspect": "auto", "cmap": MAP, "vmin": 0, "vmax": 1, "interpolation": "nearest"}
     image = cores.imshow(timing.core_use(BINS, np.array(order)), extent=(0, end, len(order), 0), **look)
     _name_layers(cores, mapping, order)
-    mean, most = (
+    mean, busiest = (
         one / (timing.makespan or 1) for one in (timing.core_busy[order].mean(), timing.core_busy.max())
     )
-    cores.set_title(f"cores: busy {mean:.0%}, the busiest {most:.0%}")
+    cores.set_title(f"cores: busy {mean:.0%}, the busiest {busiest:.0%}")
     chosen = np.argsort(-timing.link_busy, kind="stable")[:MOST_LINKS]
     chosen = chosen[timing.link_busy[chosen] > 0]
     if len(chosen):
         use = timing.link_use(BINS, chosen)
-        links.imshow(use, extent=(0, end, len(chosen), 0), **(look | {"vmax": use.max()}))
+        brightest = float(use.max())
+        drawn = links.imshow(use, extent=(0, end, len(chosen), 0), **(look | {"vmax": brightest}))
         share = timing.link_busy.max() / timing.makespan
-        links.set_title(
-            f"busiest {len(chosen)} links: {share:.1%} the first; brightest here: {use.max():.0%}"
-        )
+        links.set_title(f"busiest {len(chosen)} links: busy {share:.1%} the first")
+        _bar(links, drawn, {0: "idle", brightest: f"busy\n{brightest:.1%}"})
         links.set_yticks([])
     else:
         links.text(
@@ -196,9 +201,14 @@ def _draw_use(cores: Axes, links: Axes, mapped: Mapped) -> None:
         )
         links.set_yticks([])
     links.set(xlabel=f"time, {unit}", ylabel="links")
-    assert cores.figure is not None
-    bar = cores.figure.colorbar(image, ax=[cores, links], fraction=0.045, pad=0.02)
-    bar.set_ticks([0, 0.5, 1], labels=["idle", "half", "busy"])
+    _bar(cores, image, {0: "idle", 0.5: "half", 1: "busy"})
+
+
+def _bar(ax: Axes, image: AxesImage, ticks: dict[float, str]) -> None:
+    """Add a panel's own scale of colours."""
+    assert ax.figure is not None
+    bar = ax.figure.colorbar(image, ax=ax, fraction=0.045, pad=0.02)
+    bar.set_ticks(list(ticks), labels=list(ticks.values()))
     bar.outline.set_visible(False)
 
 
@@ -219,11 +229,3 @@ def _name_layers(ax: Axes, mapping: Mapping, order: list[int]) -> None:
         if len(order) <= 80 and layer:
             ax.axhline(min(first[layer]), color=PAPER, lw=0.7)
     ax.set_ylabel("layer")
-
-
-def _unit(nanoseconds: float) -> tuple[float, str]:
-    """Return a unit of time that keeps numbers short."""
-    for factor, unit in ((1e9, "s"), (1e6, "ms"), (1e3, "µs")):
-        if nanoseconds >= 2 * factor:
-            return factor, unit
-    return 1.0, "ns"

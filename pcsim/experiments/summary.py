@@ -38,6 +38,7 @@ class RunSummary:
         validation_accuracy: as test_accuracy; None also without a validation set.
         validation_loss: as test_loss; None also without a validation set.
         bytes: of the messages.
+        time_unit: of simulated_time: "ns" of a machine with prices in time, else "".
         lost: messages that did not arrive, or that a dead core did not send.
         shares: what each process of a distributed run did with its time.
         curve: what each epoch came to, those before a resumption included.
@@ -61,6 +62,7 @@ class RunSummary:
     validation_accuracy: float | None = None
     validation_loss: float | None = None
     bytes: int = 0
+    time_unit: str = ""
     lost: int = 0
     shares: tuple[Share, ...] = ()
     curve: tuple[Epoch, ...] = ()
@@ -98,6 +100,7 @@ def summarise(
         validation_accuracy=_known(last.validation_accuracy),
         validation_loss=_known(last.validation_loss),
         bytes=totals.bytes,
+        time_unit=task.experiment.hardware.unit,
         lost=totals.lost + totals.unsent,
         shares=tuple(shares),
         curve=tuple(epochs),

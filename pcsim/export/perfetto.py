@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from pcsim.export.events import BLOCK_BYTES, Span, spans, timeline
 from pcsim.export.options import Options, Outcome, Progress, counted
+from pcsim.times import unit_of
 from pcsim.tracing.reader import TraceReader
 from pcsim.tracing.table_reader import TableReader
 
@@ -97,14 +98,16 @@ def write(trace: TraceReader, out: Path, options: Options, progress: Progress) -
         TraceError: the trace has no events, or not of that step.
     """
     table, steps = timeline(trace), spans(trace, options.step)
-    unit = _microseconds_per_unit(table, steps)
+    real = unit_of(trace.attributes) == "ns"
+    unit = 1e-3 if real else _microseconds_per_unit(table, steps)
+    shown = "" if real else f"1 hardware time unit is shown as {counted(unit, 'microsecond')} of "
     with out.open("w", encoding="utf-8") as file:
         file.write('{"traceEvents":[\n')
         file.write(",\n".join(json.dumps(one, ensure_ascii=False) for one in _metadata(trace)))
         for record in _records(trace, table, steps, unit, progress):
             file.write(f",\n{record}")
         told = {
-            "time": f"1 hardware time unit is shown as {counted(unit, 'microsecond')} of simulated time",
+            "time": f"{shown}simulated time{', to the nanosecond' if real else ''}",
             "steps": "recorded training steps follow each other without a gap; others are left out",
             **{key: trace.attributes.get(key) for key in ("name", "order", "iterations", "hardware")},
         }

@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.transforms import ScaledTranslation
 
 from pcsim.report.numbers import (
     Angles,
     Energy,
     Floats,
     Ints,
-    Learning,
     read_angles,
     read_energy,
     read_learning,
     read_updates,
 )
-from pcsim.report.runs import Run, labels, read_run
+from pcsim.report.runs import read_run
+from pcsim.report.seeds import aligned, seed_groups, spread
 from pcsim.report.style import DASHES, FAINT, layer_colours, line_look, own_axes, scale_y, whole_ticks
 from pcsim.tracing.reader import TraceReader
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BELOW = 30  # points from the axes down to a legend: room for the ticks and their label
+LETTERS_AN_INCH = 14  # of a legend
+ROOM = 52  # letters of a legend in a line below axes; a line and its gap take 6
 
 
 def plot_energy(traces: TraceReader | Sequence[TraceReader], *, ax: Axes | None = None) -> Axes:
     """Draw the free energy over the inference iterations: median and middle half of the recorded steps.
+
+    Runs that differ only in their seed share a curve: the mean of their medians, in a band from the lowest
+    to the highest; then no other curve has a band.
 
     Args:
         traces: one or several, a curve each.
@@ -74,36 +83,47 @@ def plot_energy_left(traces: TraceReader | Sequence[TraceReader], *, ax: Axes | 
 def _energy_curves(
     ax: Axes, traces: Sequence[TraceReader], choose: Callable[[Energy], tuple[Floats, Floats, Floats]]
 ) -> Floats:
-    """Draw a median in its band for each trace; return the bounds of all bands."""
-    names = labels([read_run(trace) for trace in traces])
-    energies = [read_energy(trace) for trace in traces]
-    for index, (energy, name) in enumerate(zip(energies, names, strict=True)):
-        (lower, median, upper), look = choose(energy), line_look(index)
-        marker = "o" if len(energy.iterations) <= 20 else None
-        ax.plot(energy.iterations, median, label=name, marker=marker, ms=3, **look)
-        ax.fill_between(energy.iterations, lower, upper, color=look["color"], alpha=0.16, lw=0)
-    whole_ticks(ax.xaxis, max((energy.iterations for energy in energies), key=len))
+    """Draw a curve in its band for each run, seeds together; return the bounds of all bands."""
+    groups = {name: [read_energy(trace) for trace in group] for name, group in seed_groups(traces).items()}
+    several = len(groups) < len(traces)
+    drawn: list[Floats] = []
+    for index, (name, group) in enumerate(groups.items()):
+        iterations, look = group[0].iterations, line_look(index)  # the same T
+        if several:
+            lower, middle, upper = spread(np.stack([choose(one)[1] for one in group]))
+        else:
+            lower, middle, upper = choose(group[0])
+        marker = "o" if len(iterations) <= 20 else None
+        ax.plot(iterations, middle, label=name, marker=marker, ms=3, **look)
+        if len(group) > 1 or not several:
+            ax.fill_between(iterations, lower, upper, color=look["color"], alpha=0.16, lw=0)
+        drawn += [lower, middle, upper]
+    whole_ticks(ax.xaxis, max((group[0].iterations for group in groups.values()), key=len))
     ax.set_xlabel("iterations done")
-    return np.concatenate([bound for energy in energies for bound in choose(energy)])
+    return np.concatenate(drawn)
 
 
-def plot_updates(trace: TraceReader, *, ax: Axes | None = None) -> Axes:
+def plot_updates(traces: TraceReader | Sequence[TraceReader], *, ax: Axes | None = None) -> Axes:
     """Draw the update magnitude of each connection over the training.
 
     Args:
-        trace: an open trace.
+        traces: one, or several that differ only in their seed: their mean, in a band from the lowest to the
+            highest.
         ax: where to draw; new axes if not given.
 
     Returns:
         The axes.
 
     Raises:
-        TraceError: the trace has no recorded training step.
+        TraceError: a trace has no recorded training step.
     """
-    ax, updates = own_axes(ax), read_updates(trace)
-    _by_connection(ax, updates.steps, updates.connections, updates.magnitudes)
-    scale_y(ax, updates.magnitudes)
-    ax.set(ylabel="mean of |ΔW| and |Δb|", title=f"Updates, {read_run(trace).title}")
+    ax, several = own_axes(ax), as_traces(traces)
+    read = [read_updates(trace) for trace in several]
+    steps, magnitudes = aligned([one.steps for one in read], [one.magnitudes for one in read])
+    _by_connection(ax, steps, read[0].connections, magnitudes)
+    scale_y(ax, magnitudes)
+    seeds = f", {len(several)} seeds" if len(several) > 1 else ""
+    ax.set(ylabel="mean of |ΔW| and |Δb|", title=f"Updates, {read_run(several[0]).title}{seeds}")
     return with_legend(ax)
 
 
@@ -123,7 +143,7 @@ def plot_backprop_angles(trace: TraceReader | Angles, *, ax: Axes | None = None)
         TraceError: the trace has no probe with what it takes.
     """
     ax, angles = own_axes(ax), trace if isinstance(trace, Angles) else read_angles(trace)
-    _by_connection(ax, angles.steps, angles.connections, angles.angles)
+    _by_connection(ax, angles.steps, angles.connections, angles.angles[None])
     largest = angles.angles[np.isfinite(angles.angles)].max(initial=0)
     if largest > 60:
         ax.axhline(90, color=FAINT, lw=0.7, ls=":")
@@ -133,7 +153,9 @@ def plot_backprop_angles(trace: TraceReader | Angles, *, ax: Axes | None = None)
 
 
 def plot_backprop_lengths(trace: TraceReader | Angles, *, ax: Axes | None = None) -> Axes:
-    """Draw the length of each connection's weight update by that of backprop's over the training.
+    """Draw the length of each connection's weight update by that of backprop's gradient over the training.
+
+    The update contains the learning rate, the gradient does not.
 
     Args:
         trace: an open trace, or what was read from it.
@@ -146,20 +168,21 @@ def plot_backprop_lengths(trace: TraceReader | Angles, *, ax: Axes | None = None
         TraceError: the trace has no probe with what it takes.
     """
     ax, angles = own_axes(ax), trace if isinstance(trace, Angles) else read_angles(trace)
-    _by_connection(ax, angles.steps, angles.connections, angles.ratios)
+    _by_connection(ax, angles.steps, angles.connections, angles.ratios[None])
     scale_y(ax, angles.ratios)
-    ax.set(ylabel="‖ΔW‖ / ‖∂Loss/∂W‖", title="Length by backprop's")
+    ax.set(ylabel="‖ΔW‖ / ‖∂Loss/∂W‖\nΔW contains the learning rate", title="Length by backprop's gradient")
     return with_legend(ax)
 
 
 def _by_connection(ax: Axes, steps: Ints, connections: Ints, values: Floats) -> None:
-    """Draw a line a connection over the training steps, (steps, connections)."""
+    """Draw a line a connection over the training steps, values of (runs, steps, connections)."""
+    lower, mean, upper = spread(values)
     colours, few = layer_colours(len(connections)), len(connections) <= 8
     for index, (connection, colour) in enumerate(zip(connections, colours, strict=True)):
         shown = few or connection in (connections[0], connections[-1])
         ax.plot(
             steps,
-            values[:, index],
+            mean[:, index],
             color=colour,
             linestyle=DASHES[index % len(DASHES)] if few else "-",
             lw=1.2,
@@ -167,6 +190,8 @@ def _by_connection(ax: Axes, steps: Ints, connections: Ints, values: Floats) -> 
             ms=2.5,
             label=f"layer {connection} → {connection + 1}" if shown else None,
         )
+        if len(values) > 1:
+            ax.fill_between(steps, lower[:, index], upper[:, index], color=colour, alpha=0.16, lw=0)
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     ax.set_xlabel("training step")
 
@@ -186,55 +211,32 @@ def plot_learning(traces: TraceReader | Sequence[TraceReader], *, ax: Axes | Non
     Raises:
         TraceError: a trace has no finished epoch.
     """
-    ax, several = own_axes(ax), as_traces(traces)
-    groups = seed_groups(several)
+    ax = own_axes(ax)
+    groups = {
+        name: [read_learning(trace) for trace in group]
+        for name, group in seed_groups(as_traces(traces)).items()
+    }
     accurate = all(one.test_accuracy is not None for group in groups.values() for one in group)
     drawn = []
     for index, (name, group) in enumerate(groups.items()):
-        epochs, curves = _aligned(group, accurate)
-        mean, look = np.nanmean(curves, axis=0), line_look(index)
+        results = [one.test_accuracy if accurate else one.test_loss for one in group]
+        known = [one for one in results if one is not None]
+        epochs, curves = aligned([one.epochs for one in group], known)
+        (lower, mean, upper), look = spread(curves), line_look(index)
         marker = "o" if len(epochs) <= 40 else None
         ax.plot(epochs, mean, label=name, marker=marker, ms=3, **look)
         if len(group) > 1:
-            lowest, highest = np.nanmin(curves, axis=0), np.nanmax(curves, axis=0)
-            ax.fill_between(epochs, lowest, highest, color=look["color"], alpha=0.16, lw=0)
+            ax.fill_between(epochs, lower, upper, color=look["color"], alpha=0.16, lw=0)
         drawn.append(curves.ravel())
     if accurate:
         _in_percent(ax)
     else:
         scale_y(ax, np.concatenate(drawn))
     whole_ticks(ax.xaxis, np.arange(1, max(int(g.epochs[-1]) for gs in groups.values() for g in gs) + 1))
-    ax.set(xlabel="epochs", ylabel="test accuracy" if accurate else "test loss")
+    ax.set(xlabel="epochs", ylabel="test accuracy" if accurate else "test loss, half the squared distance")
     seeds = max(len(group) for group in groups.values())
     ax.set_title("Learning: mean, worst and best seed" if seeds > 1 else "Learning")
     return with_legend(ax)
-
-
-def seed_groups(traces: Sequence[TraceReader]) -> dict[str, list[Learning]]:
-    """Return learning curves by name of the experiment, those of its other seeds together.
-
-    Raises:
-        TraceError: a trace has no finished epoch.
-    """
-    members: dict[str, list[tuple[Run, Learning]]] = {}
-    for trace in traces:
-        run = read_run(trace)
-        members.setdefault(run.family(), []).append((run, read_learning(trace)))
-    groups = list(members.values())
-    names = labels([group[0][0] for group in groups])
-    return {
-        f"{name}, {len(group)} seeds" if len(group) > 1 else name: [curve for _, curve in group]
-        for name, group in zip(names, groups, strict=True)
-    }
-
-
-def _aligned(group: Sequence[Learning], accurate: bool) -> tuple[Ints, Floats]:
-    """Return all epochs of a group and one row a run, NaN where a run ended before."""
-    epochs = np.unique(np.concatenate([one.epochs for one in group]))
-    curves = np.full((len(group), len(epochs)), np.nan)
-    for row, one in zip(curves, group, strict=True):
-        row[np.searchsorted(epochs, one.epochs)] = one.test_accuracy if accurate else one.test_loss
-    return epochs, curves
 
 
 def _in_percent(ax: Axes) -> None:
@@ -246,9 +248,30 @@ def as_traces(traces: TraceReader | Sequence[TraceReader]) -> list[TraceReader]:
     return [traces] if isinstance(traces, TraceReader) else list(traces)
 
 
-def with_legend(ax: Axes) -> Axes:
-    """Add a legend if there is anything to tell apart."""
-    handles, _ = ax.get_legend_handles_labels()
-    if len(handles) > 1:
-        ax.legend(frameon=True, framealpha=0.8, edgecolor="none")  # curves show through
+def with_legend(ax: Axes, title: str | None = None) -> Axes:
+    """Add a legend below the axes, where no curve is, if there is anything to tell apart."""
+    _, names = ax.get_legend_handles_labels()
+    if len(names) > 1:
+        assert ax.figure is not None
+        columns = max(1, min(len(names), ROOM // (max(map(len, names)) + 6)))
+        below = ax.transAxes + ScaledTranslation(0, -BELOW / 72, ax.figure.dpi_scale_trans)
+        place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "bbox_transform": below}
+        ax.legend(ncols=columns, borderaxespad=0, title=title, title_fontsize="small", **place)
     return ax
+
+
+def one_legend(figure: Figure, axes: Sequence[Axes]) -> None:
+    """Replace the legends of panels by one below all, which names each thing once."""
+    handles: dict[str, Any] = {}
+    for ax in axes:
+        for handle, name in zip(*ax.get_legend_handles_labels(), strict=True):
+            handles.setdefault(name, handle)
+        if (legend := ax.get_legend()) is not None:
+            legend.remove()
+    if len(handles) > 1:
+        width = figure.get_figwidth()
+        fit = int(width * LETTERS_AN_INCH / (max(map(len, handles)) + 6))
+        rows = -(-len(handles) // max(1, fit))
+        figure.legend(
+            handles.values(), handles.keys(), loc="outside lower center", ncols=-(-len(handles) // rows)
+        )

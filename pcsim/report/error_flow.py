@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import ListedColormap, LogNorm
+from matplotlib.colors import ListedColormap, LogNorm, to_rgba
 
 from pcsim.report.numbers import ErrorFlow, read_error_flow
-from pcsim.report.style import BROKEN, BROKEN_WORD, EMPTY, HATCH, INK, MAP, own_axes, whole_ticks
+from pcsim.report.style import BROKEN, BROKEN_WORD, EMPTY, HATCH, INK, MAP, ink_on, own_axes, whole_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 DECADES = 6  # of the colour scale, below the largest norm
 MOST_CELLS = 4000  # drawn one by one; beyond that as an image within the vector drawing
+MOST_LETTERS = 4  # of a norm that is written into the map
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 COLOUR_LABEL = "root mean square of ‖error‖"
 
 
@@ -35,7 +38,8 @@ def plot_error_flow(
 ) -> Axes:
     """Draw the error norms of one training step as a heat map; layers without any error are hatched.
 
-    What is not finite has a colour of its own, and the title says so.
+    What is not finite has a colour of its own, and the title says so. Norms that are written into the map
+    are by a power of ten, which the title says.
 
     Args:
         trace: an open trace, or what was read from it.
@@ -72,10 +76,14 @@ def plot_error_flow(
             linewidth=0.2,
             **look,
         )
-    if norms.shape[1] <= 6 and norms.size <= 60 if values is None else values:
-        _write_values(ax, flow, norms, norm)
+    power = _power(norms)
+    if (norms.shape[1] <= 6 and norms.size <= 60 and power is not None) if values is None else values:
+        _write_values(ax, flow, norms, norm, power)
+        scale = f", norms in 10{str(power).translate(RAISED)}" if power else ""
+    else:
+        scale = ""
     told = f"\n{BROKEN_WORD}: not finite" if broken.any() else ""
-    ax.set_title(f"training step {flow.steps[moment]:,}{told}")
+    ax.set_title(f"training step {flow.steps[moment]:,}{scale}{told}")
     ax.set(xlabel="iterations done", ylabel="layer")
     whole_ticks(ax.xaxis, flow.iterations)
     whole_ticks(ax.yaxis, flow.layers)
@@ -107,22 +115,41 @@ def edges(centres: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     return np.append(centres - 0.5, centres[-1] + 0.5)
 
 
-def _write_values(ax: Axes, flow: ErrorFlow, norms: npt.NDArray[np.float64], norm: LogNorm) -> None:
+def _power(norms: npt.NDArray[np.float64]) -> int | None:
+    """Return a power of ten that makes all norms short numbers; None if there is none."""
+    sizes = norms[np.isfinite(norms) & (norms != 0)].tolist()
+    for power in (0, -3, -6, -9, -12, 3, 6, 9):
+        if all(len(two_digits(size / 10.0**power)) <= MOST_LETTERS for size in sizes):
+            return power
+    return None
+
+
+def _write_values(
+    ax: Axes, flow: ErrorFlow, norms: npt.NDArray[np.float64], norm: LogNorm, power: int | None
+) -> None:
+    """Write the norms into their cells, all in one notation: by a power of ten, or each with its own."""
     for (layer, iteration), value in np.ndenumerate(norms):
         place = float(flow.iterations[iteration]), float(flow.layers[layer])
-        bright = np.isfinite(value) and value > 0 and float(norm(value)) > 0.5
-        ink = INK if value == 0 else "black" if bright else "white"
-        text = two_digits(float(value))
-        size = "small" if len(text) < 6 else "x-small"
-        ax.text(*place, text, ha="center", va="center", fontsize=size, color=ink)
+        shown = two_digits(float(value) / 10.0**power) if power is not None else own_power(float(value))
+        colour = colormaps[MAP](norm(value)) if np.isfinite(value) else to_rgba(BROKEN)
+        ink = INK if value == 0 else ink_on(colour)
+        size = "small" if power is not None else "x-small"
+        ax.text(*place, shown, ha="center", va="center", fontsize=size, color=ink)
 
 
 def two_digits(value: float) -> str:
-    """Return a norm with two digits, so that a slow growth shows: 0.12, 43, 1.2e-3, NaN."""
+    """Return a number with two digits, so that a slow growth shows: 0.40, 0.39, 43, NaN."""
     if not np.isfinite(value):
         return "NaN" if np.isnan(value) else "∞"
     if value == 0:
         return "0"
-    if 0.01 <= value < 99.5:
-        return f"{value:.2g}" if value < 9.95 else f"{value:.0f}"
-    return re.sub(r"e([+-])0*", lambda sign: "e" + sign[1].replace("+", ""), f"{value:.1e}")
+    # The digits are counted after rounding: 0.0996 is 0.10.
+    power = int(f"{abs(value):.1e}".partition("e")[2])
+    return f"{value:.{max(0, 1 - power)}f}"
+
+
+def own_power(value: float) -> str:
+    """Return a number with two digits and its power of ten, so that a column of them is in one notation."""
+    if not np.isfinite(value) or value == 0:
+        return two_digits(value)
+    return re.sub(r"e([+-])0*(?=\d)", lambda sign: "e" + sign[1].replace("+", ""), f"{value:.1e}")

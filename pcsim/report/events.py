@@ -7,12 +7,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from pcsim.report.numbers import Timeline, Traffic, read_timeline, read_traffic
-from pcsim.report.style import DOWN, FAINT, INK, LINES, MAP, PAPER, UP, in_bytes, own_axes, whole_ticks
+from pcsim.report.style import (
+    DOWN,
+    FAINT,
+    INK,
+    LINES,
+    MAP,
+    PAPER,
+    UP,
+    in_bytes,
+    ink_on,
+    own_axes,
+    whole_ticks,
+)
+from pcsim.times import seconds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,9 +87,28 @@ def plot_timeline(
     _by_layer(ax, timeline)
     cut = f", first {shown.sum():,} of {timeline.events:,} events" if timeline.events > shown.sum() else ""
     ax.set_title(f"Timeline of training step {timeline.step:,}{cut}")
-    ax.set_xlabel("simulated time")
+    label_time(ax, timeline.unit)
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2, handlelength=1.2)
     return ax
+
+
+def label_time(ax: Axes, unit: str) -> None:
+    """Name the axis of time, in a unit that keeps the numbers at its ticks short; again if its end moves."""
+    last = ax.get_xlim()[1]
+    power, words = seconds(last) if unit == "ns" else (0, "")
+    if not words and not 1e-3 <= last < 1e6:
+        power = 3 * int(np.floor(np.log10(last or 1) / 3))
+        words = f"units of 1e{power}"
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda time, _: f"{time / 10.0**power:,.6g}"))
+    ax.set_xlabel(f"simulated time, {words}" if words else "simulated time")
+
+
+def ends(timelines: Sequence[Timeline]) -> dict[str, float]:
+    """Return where axes of time end, by unit: what takes longer looks longer."""
+    last: dict[str, float] = {}
+    for timeline in timelines:
+        last[timeline.unit] = max(last.get(timeline.unit, 0.0), 1.02 * float(timeline.end.max(initial=0)))
+    return {unit: time or 1.0 for unit, time in last.items()}
 
 
 def _bars(ax: Axes, timeline: Timeline, chosen: npt.NDArray[np.bool_], name: str) -> None:
@@ -156,11 +189,12 @@ def plot_raster(trace: TraceReader | Timeline, *, step: int | None = None, ax: A
         # A dot at its foot shows a message of zeros only.
         look: dict[str, Any] = {"color": COLOURS[name], "rasterized": chosen.sum() > MOST_TICKS // 4}
         ax.plot(timeline.end[chosen], foot, ".", ms=1.8, **look)
-        ax.vlines(timeline.end[chosen], foot, foot + height, lw=1, label=name, **look)
+        ax.vlines(timeline.end[chosen], foot, foot + height, lw=1, label=f"{name} message", **look)
     ax.set_yticks(links, [f"{link} ⇄ {link + 1}" for link in links])
     if len(links) > 16:
         whole_ticks(ax.yaxis, np.asarray(links))
-    ax.set(ylim=(-0.6, len(links) - 0.4), ylabel="layers", xlabel="simulated time")
+    ax.set(ylim=(-0.6, len(links) - 0.4), ylabel="layers")
+    label_time(ax, timeline.unit)
     ax.set_title("Messages; height: share not zero")
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2, handlelength=1.2)
     return ax
@@ -204,8 +238,8 @@ def plot_traffic(
     )
     if len(sums) <= 6:
         for (source, target), size in np.ndenumerate(sums):
-            ink = "black" if size and float(norm(size)) > 0.5 else "white"
             if size:
+                ink = ink_on(colormaps[MAP](norm(size)))
                 ax.text(
                     target, source, in_bytes(size), ha="center", va="center", fontsize="x-small", color=ink
                 )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from textwrap import fill
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from pcsim.analysis.backprop import has_angles
 from pcsim.report import numbers
 from pcsim.report.curves import (
+    one_legend,
     plot_backprop_angles,
     plot_backprop_lengths,
     plot_energy,
@@ -21,9 +22,18 @@ from pcsim.report.curves import (
     plot_updates,
 )
 from pcsim.report.error_flow import COLOUR_LABEL, error_scale, moments, plot_error_flow
-from pcsim.report.events import MOST_TICKS, plot_raster, plot_timeline, plot_traffic, traffic_scale
-from pcsim.report.network import plot_network
+from pcsim.report.events import (
+    MOST_TICKS,
+    ends,
+    label_time,
+    plot_raster,
+    plot_timeline,
+    plot_traffic,
+    traffic_scale,
+)
+from pcsim.report.network import distinct_networks, plot_network
 from pcsim.report.runs import labels, read_run, rows_of
+from pcsim.report.seeds import distinct, seed_groups
 from pcsim.report.style import INCHES, MAP, Width
 
 if TYPE_CHECKING:
@@ -78,17 +88,18 @@ def draw_energy(traces: Traces, width: Width = "double") -> Figure:
     left, right = figure.subplots(1, 2) if beside else figure.subplots(2, 1)
     plot_energy(traces, ax=left)
     plot_energy_left(traces, ax=right)
-    if len(traces) > 1:
-        for ax in (left, right):
-            ax.get_legend().remove()
-        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    figure.suptitle("Median and middle half of the recorded training steps")
+    one_legend(figure, (left, right))
+    seeds = len(seed_groups(traces)) < len(traces)
+    words = "Median and middle half of the recorded training steps"
+    if seeds:
+        words = "Median of the recorded training steps: mean, lowest and highest seed"
+    figure.suptitle(words if beside else fill(words, 55))
     return figure
 
 
 def draw_updates(traces: Traces, width: Width = "double") -> Figure:
-    """Draw the update magnitudes of each trace beside each other on one scale."""
-    return _each(plot_updates, traces, width, share=True)
+    """Draw the update magnitudes of each run beside each other on one scale, seeds together."""
+    return _each(plot_updates, seed_groups(traces), width, share=True)
 
 
 def draw_angles(traces: Traces, width: Width = "double") -> Figure:
@@ -101,7 +112,8 @@ def draw_angles(traces: Traces, width: Width = "double") -> Figure:
     for one, name in zip(found, labels([read_run(trace) for trace in traces]), strict=True):
         for plot in (plot_backprop_angles, plot_backprop_lengths):
             ax = plot(one, ax=next(axes))
-            ax.set_title(f"{ax.get_title()}\n{name}")
+            ax.set_title(f"{name}\n{ax.get_title()}")
+    one_legend(figure, figure.axes)
     return figure
 
 
@@ -111,35 +123,43 @@ def draw_learning(traces: Traces, width: Width = "double") -> Figure:
 
 
 def draw_timeline(traces: Traces, width: Width = "double") -> Figure:
-    """Draw timeline and message raster of each trace below each other."""
-    timelines = [numbers.read_timeline(trace, most=MOST_TICKS) for trace in traces]
+    """Draw timeline and message raster of each trace below each other; once for those with the same times."""
+    read = {trace: numbers.read_timeline(trace, most=MOST_TICKS) for trace in traces}
+    shown = distinct(traces, lambda trace: read[trace].times())
+    timelines = [read[trace] for trace in shown.values()]
     layers = [timeline.total_layers for timeline in timelines]
     heights = [height for each in layers for height in (0.7 + 0.38 * each, 0.6 + 0.34 * (each - 1))]
     figure = Figure(figsize=(INCHES[width], sum(heights)), layout="constrained")
     axes = figure.subplots(len(heights), height_ratios=heights, squeeze=False)[:, 0]
-    names = labels([read_run(trace) for trace in traces])
-    for upper, lower, timeline, name in zip(axes[::2], axes[1::2], timelines, names, strict=True):
+    for upper, lower, timeline, name in zip(axes[::2], axes[1::2], timelines, shown, strict=True):
         plot_timeline(timeline, ax=upper)
         upper.set_title(f"{name}: {upper.get_title().lower()}")
         plot_raster(timeline, ax=lower)
-    last = max(ax.get_xlim()[1] for ax in axes)
-    for ax in axes:
-        ax.set_xlim(0, last)  # one scale of time: what takes longer looks longer
+    last = ends(timelines)
+    for place, ax in enumerate(axes):
+        unit = timelines[place // 2].unit
+        ax.set_xlim(0, last[unit])
+        label_time(ax, unit)
+    one_legend(figure, figure.axes)
     return figure
 
 
 def draw_traffic(traces: Traces, width: Width = "double") -> Figure:
-    """Draw the traffic matrix of each trace beside each other on one scale."""
-    matrices = {str(trace.path): numbers.read_traffic(trace) for trace in traces}
-    norm = traffic_scale(list(matrices.values()))
-    return _each(lambda trace, ax: plot_traffic(matrices[str(trace.path)], ax=ax, norm=norm), traces, width)
+    """Draw the traffic matrix of each trace beside each other on one scale; once where they are the same."""
+    read = {trace: numbers.read_traffic(trace) for trace in traces}
+    shown = distinct(traces, lambda trace: read[trace].bytes.tobytes())
+    norm = traffic_scale(list(read.values()))
+    matrices = {name: read[trace] for name, trace in shown.items()}
+    return _each(lambda traffic, ax: plot_traffic(traffic, ax=ax, norm=norm), matrices, width)
 
 
 def draw_network(traces: Traces, width: Width = "double") -> Figure:
-    """Draw the network of each trace below each other."""
-    figure = Figure(figsize=(INCHES[width], 2.0 * len(traces)), layout="constrained")
-    for ax, trace in zip(figure.subplots(len(traces), squeeze=False).flat, traces, strict=True):
-        plot_network(trace, ax=ax)
+    """Draw the network of each trace below each other; once where they are the same."""
+    traffic = {trace: numbers.read_traffic(trace) for trace in traces if rows_of(trace, "events")}
+    shown = distinct_networks(traces, traffic)
+    figure = Figure(figsize=(INCHES[width], 2.0 * len(shown)), layout="constrained")
+    for ax, (name, trace) in zip(figure.subplots(len(shown), squeeze=False).flat, shown.items(), strict=True):
+        plot_network(trace, traffic=traffic.get(trace), name=name, ax=ax)
     return figure
 
 
@@ -195,22 +215,25 @@ KINDS = {
 
 def _one(plot: Callable[..., Axes], traces: Traces, width: Width) -> Figure:
     figure = Figure(figsize=(INCHES[width], 2.6 if width == "single" else 3.2), layout="constrained")
-    plot(traces, ax=figure.subplots())
+    one_legend(figure, [plot(traces, ax=figure.subplots())])
     return figure
 
 
-def _each(plot: Callable[..., Axes], traces: Traces, width: Width, share: bool = False) -> Figure:
-    """Draw a picture a trace, as many beside each other as the width has room for."""
-    columns = min(len(traces), 1 if width == "single" else 2)
-    rows = -(-len(traces) // columns)
-    figure = Figure(figsize=(INCHES[width], 2.7 * rows), layout="constrained")
+def _each(
+    plot: Callable[..., Axes], shown: Mapping[str, object], width: Width, share: bool = False
+) -> Figure:
+    """Draw a picture each, by name, as many beside each other as the width has room for."""
+    columns = min(len(shown), 1 if width == "single" else 2)
+    rows = -(-len(shown) // columns)
+    layout: Literal["constrained", "compressed"] = "constrained" if share else "compressed"  # fixed aspects
+    figure = Figure(figsize=(INCHES[width], 2.7 * rows), layout=layout)
     axes = figure.subplots(rows, columns, squeeze=False, sharey=share)
-    names = labels([read_run(trace) for trace in traces])
-    for ax, trace, name in zip(axes.flat, traces, names, strict=False):
-        plot(trace, ax=ax)
-        ax.set_title(f"{ax.get_title().partition(',')[0]}\n{name}" if len(traces) > 1 else ax.get_title())
-    for ax in axes.flat[len(traces) :]:
+    for ax, (name, one) in zip(axes.flat, shown.items(), strict=False):
+        plot(one, ax=ax)
+        ax.set_title(f"{ax.get_title().partition(',')[0]}\n{name}")
+    for ax in axes.flat[len(shown) :]:
         ax.set_axis_off()
+    one_legend(figure, figure.axes)
     return figure
 
 

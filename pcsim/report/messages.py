@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -18,7 +19,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from pcsim.analysis.messages import message_counts
 from pcsim.analysis.stream import Progress
 from pcsim.report.runs import read_run
-from pcsim.report.style import DOWN, EMPTY, INCHES, MAP, UP, line_look, whole_ticks
+from pcsim.report.style import DOWN, EMPTY, INCHES, MAP, UP, ink_on, line_look, whole_ticks
 from pcsim.report.tables import NumberTable
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ def _map(ax: Axes, messages: Messages, shares: Floats, norm: Normalize) -> None:
     marked = shares.size <= MOST_MARKED
     for (link, iteration), share in np.ndenumerate(shares) if marked else ():
         if not np.isnan(share):
-            ink = "black" if norm(share) > 0.5 else "white"
+            ink = ink_on(colormaps[MAP](norm(share)))
             text = f"{share:.0%}" if share >= 0.0995 or share == 0 else f"{share:.1%}"
             ax.text(iteration, link, text, ha="center", va="center", color=ink, fontsize=6)
     if 0 < (parting := int(messages.up.sum())) < links:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from pcsim.errors import TraceError
 from pcsim.report.numbers import Traffic, read_traffic
 from pcsim.report.runs import read_run, rows_of
+from pcsim.report.seeds import distinct
 from pcsim.report.style import DOWN, FAINT, UP, in_bytes, own_axes
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ MOST_BLOCKS = 9  # layers that are drawn; of more, the first and the last ones
 PITCH, WIDTH = 1.9, 0.8
 
 
-def plot_network(trace: TraceReader, *, traffic: Traffic | None = None, ax: Axes | None = None) -> Axes:
+def plot_network(
+    trace: TraceReader, *, traffic: Traffic | None = None, name: str = "", ax: Axes | None = None
+) -> Axes:
     """Draw the layers with their sizes, predictions going up and errors going down.
 
     A trace of the event engine gives the bytes of each link, mean over the recorded training steps; without
@@ -30,6 +33,7 @@ def plot_network(trace: TraceReader, *, traffic: Traffic | None = None, ax: Axes
     Args:
         trace: an open trace.
         traffic: what was read from it already.
+        name: what to call the run; its order and T if not given.
         ax: where to draw; new axes if not given.
 
     Returns:
@@ -63,12 +67,25 @@ def plot_network(trace: TraceReader, *, traffic: Traffic | None = None, ax: Axes
         loc="lower center",
         bbox_to_anchor=(0.5, 0.99),
         ncols=2,
-        title=f"{run.title}; {note}",
+        title=f"{name or run.title}; {note}",
         title_fontsize=8,
     )
     ax.set(xlim=(-0.75, (len(shown) - 1) * PITCH + 0.75), ylim=(-1.05, 0.75))
     ax.set_axis_off()
     return ax
+
+
+def distinct_networks(
+    traces: Sequence[TraceReader], traffic: Mapping[TraceReader, Traffic]
+) -> dict[str, TraceReader]:
+    """Return one trace of those whose drawings would be the same, by the names of all of them."""
+
+    def key(trace: TraceReader) -> Hashable:
+        run, sent = read_run(trace), traffic.get(trace)
+        functions = _functions(run.experiment, len(run.sizes))
+        return run.sizes, tuple(functions), run.backprop, None if sent is None else sent.bytes.tobytes()
+
+    return distinct(traces, key)
 
 
 def _shown(layers: int) -> list[int | None]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pcsim.times import unit_of
 from pcsim.tracing.provenance import NAME, in_short
 from pcsim.tracing.reader import TraceReader
 from pcsim.tracing.table_reader import TableReader
@@ -39,6 +40,7 @@ class Run:
         nonzero_values: of these, not zero.
         multiplications: in products with weights.
         simulated_time: in the hardware's time units.
+        time_unit: of these: "ns" of a machine with prices in time, else "".
         seconds: of wall-clock time.
         kernels: who did the arithmetic.
         computed_by: what its last bits depend on, in words by name.
@@ -70,6 +72,7 @@ class Run:
     nonzero_values: int | None
     multiplications: int | None
     simulated_time: float | None
+    time_unit: str
     seconds: float | None
     kernels: str | None
     computed_by: dict[str, str]
@@ -99,7 +102,7 @@ class Run:
         if not self.experiment:
             return self.path
         training = {k: v for k, v in _mapping(self.experiment.get("training")).items() if k != "seed"}
-        return json.dumps(self.experiment | {"training": training}, sort_keys=True)
+        return json.dumps([self.engine, self.experiment | {"training": training}], sort_keys=True)
 
 
 def read_run(trace: TraceReader) -> Run:
@@ -140,6 +143,7 @@ def read_run(trace: TraceReader) -> Run:
         nonzero_values=_count(last.get("nonzero_values")),
         multiplications=_count(last.get("multiplications")),
         simulated_time=_not_negative(last.get("simulated_time")),
+        time_unit=unit_of(given),
         seconds=_not_negative(last.get("seconds")),
     )
 

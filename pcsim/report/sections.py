@@ -16,6 +16,7 @@ from pcsim.analysis.backprop import has_angles
 from pcsim.analysis.stream import NotRecordedError
 from pcsim.report import tables
 from pcsim.report.curves import (
+    one_legend,
     plot_backprop_angles,
     plot_backprop_lengths,
     plot_energy,
@@ -24,7 +25,15 @@ from pcsim.report.curves import (
     plot_updates,
 )
 from pcsim.report.error_flow import error_scale, moments, plot_error_flow
-from pcsim.report.events import MOST_TICKS, plot_raster, plot_timeline, plot_traffic, traffic_scale
+from pcsim.report.events import (
+    MOST_TICKS,
+    ends,
+    label_time,
+    plot_raster,
+    plot_timeline,
+    plot_traffic,
+    traffic_scale,
+)
 from pcsim.report.messages import (
     changes_table,
     draw_changes,
@@ -32,13 +41,14 @@ from pcsim.report.messages import (
     mishaps_table,
     read_messages,
 )
-from pcsim.report.network import plot_network
+from pcsim.report.network import distinct_networks, plot_network
 from pcsim.report.numbers import ErrorFlow, Traffic, read_angles, read_timeline
 from pcsim.report.rounding import draw_rounding, rounded, rounding_table
 from pcsim.report.runs import Run
+from pcsim.report.seeds import distinct, seed_groups
 from pcsim.report.sent import plot_sent, read_sent
 from pcsim.report.sent import table as sent_table
-from pcsim.report.style import BROKEN_WORD, EMPTY, HATCH, INCHES, INK, PAPER
+from pcsim.report.style import BROKEN_WORD, EMPTY, HATCH, INCHES, INK, PAPER, share_y
 from pcsim.report.tables import NumberTable
 
 if TYPE_CHECKING:
@@ -51,10 +61,11 @@ PAGE_COLOURS = {INK: "currentColor", PAPER: "var(--paper)", EMPTY: "var(--empty)
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawing in the page: an SVG element, and a line below it."""
+    """A drawing in the page: an SVG element, a line above it, and whether it begins a row."""
 
     svg: str
     caption: str = ""
+    begins: bool = False
 
 
 @dataclass
@@ -66,6 +77,7 @@ class Section:
         title: above it.
         words: how to read the pictures.
         wide: whether each picture needs the whole width.
+        pairs: whether two pictures belong together, in a row.
         pictures: the drawings.
         tables: the numbers behind them.
         gaps: what the traces do not hold, and how to record it.
@@ -75,6 +87,7 @@ class Section:
     title: str
     words: str
     wide: bool = False
+    pairs: bool = False
     pictures: list[Picture] = field(default_factory=list)
     tables: list[NumberTable] = field(default_factory=list)
     gaps: list[str] = field(default_factory=list)
@@ -139,6 +152,11 @@ def _energy(sources: Sequence[Source]) -> Section:
         "Median over the recorded training steps, in a band that holds the middle half of them; and the "
         "share that the iterations leave of the energy after the forward sweep.",
     )
+    if len(seed_groups([source.trace for source in sources])) < len(sources):
+        section.words += (
+            " Runs that differ only in their seed share a curve: the mean of their medians, in a "
+        )
+        section.words += "band from the lowest to the highest."
     drawn, broken = [], []
     for source in _with_steps(sources, section):
         try:
@@ -155,11 +173,22 @@ def _energy(sources: Sequence[Source]) -> Section:
 
 def _updates(sources: Sequence[Source]) -> Section:
     section = Section(
-        "updates", "Updates", "Mean absolute change of weight and bias of each layer, training step by step."
+        "updates",
+        "Updates",
+        "Mean absolute change of weight and bias of each layer, training step by step, all on one scale. "
+        "Runs that differ only in their seed share a picture: their mean, in a band from the lowest to the "
+        "highest.",
     )
-    for source in _with_steps(sources, section):
-        _add(section, f"update magnitudes of {source.name}", plot_updates, source.trace, source.name)
-        section.tables.append(tables.updates(source.trace, source.name))
+    drawn = list(_with_steps(sources, section))
+    figures = {}
+    for name, group in seed_groups([source.trace for source in drawn]).items():
+        figures[name] = _figure(2.8)
+        plot_updates(group, ax=figures[name].subplots())
+    share_y([figure.axes[0] for figure in figures.values()])
+    for name, figure in figures.items():
+        figure.axes[0].set_title("")  # the caption has it
+        _draw(section, figure, f"update magnitudes of {name}", name)
+    section.tables += [tables.updates(source.trace, source.name) for source in drawn]
     return section
 
 
@@ -168,15 +197,18 @@ def _angles(sources: Sequence[Source]) -> Section:
         "angles",
         "Updates against backprop's",
         "Angle between each connection's weight update and the step that backprop would make, in degrees "
-        "(0° is the same direction), and the length of the one by that of the other.",
+        "(0° is the same direction), and the length of the update, which contains the learning rate, by that "
+        "of backprop's gradient.",
+        pairs=True,
     )
     drawn = [source for source in sources if has_angles(source.trace)]
     for source in drawn:
         angles = read_angles(source.trace)
         for plot, what in ((plot_backprop_angles, "angles"), (plot_backprop_lengths, "lengths")):
-            figure = _figure(2.5)
+            figure = _figure(2.8)
             plot(angles, ax=figure.subplots())
-            section.pictures.append(Picture(svg(figure, f"{what} of {source.name}"), source.name))
+            drawing = svg(figure, f"{what} of {source.name}")
+            section.pictures.append(Picture(drawing, source.name, begins=what == "angles"))
         section.tables += tables.angles(angles, source.name)
     if drawn:
         others = [source for source in sources if source not in drawn and not source.run.backprop]
@@ -190,8 +222,9 @@ def _learning(sources: Sequence[Source]) -> Section:
     section = Section(
         "learning",
         "Learning",
-        "Test result after each epoch. Runs that differ only in their seed share a curve: their mean, in a "
-        "band from the worst to the best.",
+        "Test result after each epoch; test loss is half the squared distance to the target, whatever the "
+        "free energy of the output is. Runs that differ only in their seed share a curve: their mean, in "
+        "a band from the worst to the best.",
     )
     drawn = [source for source in sources if source.run.epochs]
     _note(section, "No finished epoch in", [source for source in sources if source not in drawn])
@@ -205,12 +238,14 @@ def _timeline(sources: Sequence[Source]) -> Section:
     section = Section(
         "timeline",
         "Timeline",
-        "The first recorded training step in simulated time: when layers act, and when messages arrive. All "
-        "on one scale of time.",
+        "The first recorded training step in simulated time: when layers act, and when messages arrive. On "
+        "one scale of time where they have the same unit; runs with the same times share a picture.",
         wide=True,
     )
-    timelines = {s.name: read_timeline(s.trace, most=MOST_TICKS) for s in _with_events(sources, section)}
-    last = max((float(timeline.end.max()) for timeline in timelines.values()), default=0.0)
+    read = {s.trace: read_timeline(s.trace, most=MOST_TICKS) for s in _with_events(sources, section)}
+    shown = distinct(list(read), lambda trace: read[trace].times())
+    timelines = {name: read[trace] for name, trace in shown.items()}
+    last = ends(list(timelines.values()))
     for name, timeline in timelines.items():
         layers = timeline.total_layers
         heights = (0.7 + 0.38 * layers, 0.6 + 0.34 * (layers - 1))
@@ -218,7 +253,10 @@ def _timeline(sources: Sequence[Source]) -> Section:
         upper, lower = figure.subplots(2, sharex=True, height_ratios=heights)
         plot_timeline(timeline, ax=upper)
         plot_raster(timeline, ax=lower)
-        upper.set(xlabel="", xlim=(0, 1.02 * last or 1))
+        upper.set(xlim=(0, last[timeline.unit]))
+        label_time(lower, timeline.unit)
+        upper.set_xlabel("")
+        one_legend(figure, (upper, lower))
         section.pictures.append(Picture(svg(figure, f"timeline of {name}"), name))
         section.tables.append(tables.timeline(timeline, name))
     return section
@@ -230,6 +268,7 @@ def _traffic(sources: Sequence[Source]) -> Section:
         "Traffic",
         "Bytes from layer to layer a training step, mean over the recorded ones; and what the links carry of "
         "the values that dense messages would have.",
+        pairs=True,
     )
     drawn = list(_with_events(sources, section))
     norm = traffic_scale([source.traffic for source in drawn if source.traffic is not None])
@@ -237,7 +276,8 @@ def _traffic(sources: Sequence[Source]) -> Section:
         assert source.traffic is not None
         figure = _figure(2.8)
         plot_traffic(source.traffic, ax=figure.subplots(), norm=norm)
-        section.pictures.append(Picture(svg(figure, f"traffic of {source.name}"), source.name))
+        drawing = svg(figure, f"traffic of {source.name}")
+        section.pictures.append(Picture(drawing, source.name, begins=True))
         section.tables.append(tables.traffic(source.traffic, source.name))
         if (sent := read_sent(source.trace)) is not None:
             figure = _figure(2.2)
@@ -284,12 +324,12 @@ def _network(sources: Sequence[Source]) -> Section:
         "network", "Network", "Layers with their sizes; predictions go up, errors go down.", wide=True
     )
     _note(section, "No sizes of the layers in", [source for source in sources if not source.run.sizes])
-    for source in sources:
-        if not source.run.sizes:
-            continue
+    sized = [source.trace for source in sources if source.run.sizes]
+    traffic = {source.trace: source.traffic for source in sources if source.traffic is not None}
+    for name, trace in distinct_networks(sized, traffic).items():
         figure = _figure(1.9, INCHES["double"])
-        plot_network(source.trace, traffic=source.traffic, ax=figure.subplots())
-        section.pictures.append(Picture(svg(figure, f"network of {source.name}")))
+        plot_network(trace, traffic=traffic.get(trace), name=name, ax=figure.subplots())
+        section.pictures.append(Picture(svg(figure, f"network of {name}")))
     return section
 
 
@@ -324,7 +364,7 @@ def _add(
     traces: TraceReader | Sequence[TraceReader],
     caption: str = "",
 ) -> None:
-    figure = _figure(2.5)
+    figure = _figure(2.8)
     plot(traces, ax=figure.subplots())
     section.pictures.append(Picture(svg(figure, description), caption))
 

@@ -25,6 +25,7 @@ UP, DOWN = "#0072B2", "#D55E00"  # predictions go up, errors go down
 INK, PAPER, FAINT, EMPTY, HATCH = "#17171a", "#fdfdfe", "#8a8a8f", "#e7e7ea", "#b9b9bd"
 MAP = "cividis"
 BROKEN, BROKEN_WORD = "#d81b60", "magenta"  # not finite: in no part of the colour map
+MIDDLE = 0.179  # luminance that is as far from black as from white
 DECADES = 10  # of a logarithmic axis, below the largest value
 
 # Any, because matplotlib's type stubs list hundreds of literal names.
@@ -81,6 +82,23 @@ def layer_colours(number: int) -> npt.NDArray[np.float64]:
     from matplotlib import colormaps
 
     return np.asarray(colormaps["viridis"](np.linspace(0.3, 0.8, number)))
+
+
+def ink_on(colour: Sequence[float]) -> str:
+    """Return black or white, whichever can be read better on a colour; its luminance is WCAG 2's."""
+    sent = np.asarray(colour[:3])
+    linear = np.where(sent <= 0.04045, sent / 12.92, ((sent + 0.055) / 1.055) ** 2.4)
+    return "black" if linear @ (0.2126, 0.7152, 0.0722) > MIDDLE else "white"
+
+
+def share_y(axes: Sequence[Axes]) -> None:
+    """Give axes of several figures one vertical scale."""
+    if any(ax.get_yscale() == "log" for ax in axes):
+        for ax in axes:
+            ax.set_yscale("log", nonpositive="mask")
+    limits = [ax.get_ylim() for ax in axes]
+    for ax in axes:
+        ax.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
 
 
 def scale_y(ax: Axes, values: npt.ArrayLike) -> None:

@@ -20,12 +20,14 @@ from pcsim.report.numbers import (
 )
 from pcsim.report.runs import Run
 from pcsim.report.style import in_bytes, in_digits
+from pcsim.times import simulated
 
 if TYPE_CHECKING:
     from pcsim.tracing.reader import TraceReader
 
 MOST_ROWS, MOST_COLUMNS = 40, 16
 NOTHING = "–"
+LOSS = "test loss (half the squared distance)"
 
 
 @dataclass(frozen=True)
@@ -61,14 +63,16 @@ def facts(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
         "training steps": lambda run: _whole(run.training_steps),
         "recorded steps": lambda run: _whole(run.recorded),
         "test accuracy": lambda run: None if run.test_accuracy is None else f"{run.test_accuracy:.2%}",
-        "test loss": lambda run: None if run.test_loss is None else in_digits(run.test_loss),
+        LOSS: lambda run: None if run.test_loss is None else in_digits(run.test_loss),
         "messages": lambda run: _whole(run.messages),
         "values in them": lambda run: _whole(run.values),
         "of these not zero": share,
         "multiplications": lambda run: _whole(run.multiplications),
-        "simulated time": lambda run: None if run.simulated_time is None else f"{run.simulated_time:,.6g}",
+        "simulated time": lambda run: (
+            None if run.simulated_time is None else simulated(run.simulated_time, run.time_unit)
+        ),
         "wall-clock time": lambda run: None if run.seconds is None else f"{run.seconds:.1f} s",
-        "begun": lambda run: run.created,
+        "begun": lambda run: run.created and run.created.replace("T", " ").replace("+00:00", " UTC"),
         "pcsim version": lambda run: run.pcsim_version,
         "trace schema": lambda run: _whole(run.schema_version),
     }
@@ -133,7 +137,7 @@ def angles(read: Angles, name: str) -> list[NumberTable]:
 def learning(trace: TraceReader, name: str) -> NumberTable:
     """Return the learning curve."""
     read = read_learning(trace)
-    columns = {"test loss": read.test_loss}
+    columns = {LOSS: read.test_loss}
     if read.test_accuracy is not None:
         columns = {"test accuracy": read.test_accuracy, **columns}
     return NumberTable(f"{name}: after each epoch", ("epoch", *columns), _rows(read.epochs, columns.values()))
@@ -152,9 +156,10 @@ def timeline(read: Timeline, name: str) -> NumberTable:
         )
         for event in range(min(len(read.names), MOST_ROWS))
     ]
+    unit = f", {read.unit}" if read.unit else ""
     return NumberTable(
         f"{name}: the first {len(rows):,} of {read.events:,} events of training step {read.step:,}",
-        ("start", "end", "layer", "to", "what", "size"),
+        (f"start{unit}", f"end{unit}", "layer", "to", "what", "size"),
         tuple(rows),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -161,7 +162,8 @@ def test_a_trace_holds_the_clock_of_a_machine(tmp_path):
     trace = tmp_path / "clock.h5"
     small = ("network.layers=[64,12,10]", "training.epochs=1", "training.batch=8", "hardware.model=loihi2018")
     settings = [word for one in small for word in ("--set", one)]
-    call("run", DIGITS, *settings, "--engine", "event", "--trace", trace)
+    said = call("run", DIGITS, *settings, "--engine", "event", "--trace", trace)
+    assert re.search(r"\d (ms|s) ", said)  # a machine's times are seconds
     with open_trace(trace) as recorded:
         clock = recorded.attributes["hardware"]
     assert clock["operation_times"]["0 predict"] >= 6144 * 3.5

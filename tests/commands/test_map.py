@@ -210,3 +210,6 @@ def test_picture_shows_every_used_link_and_core(machine):
     assert len(links.get_segments()) == (mapped.traffic.link_bytes > 0).sum()
     assert cores.images[0].get_array().shape[0] == 11
     assert [text.get_text() for text in mesh.texts].count("1") == 4
+    scales = [tick.get_text() for bar in figure.subfigs[1].axes for tick in bar.get_yticklabels()]
+    assert scales.count("idle") == 2  # cores and links each have their own
+    assert any("right of its direction" in ax.get_xlabel() for ax in figure.subfigs[0].axes)

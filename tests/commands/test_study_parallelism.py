@@ -45,6 +45,7 @@ def test_json_holds_the_numbers():
             )
             assert row["makespans"][0] == row["work"]
     assert said["machine"]["name"] == "digital-45nm"
+    assert said["batch"] == 64  # of which energies are
     assert {line["order"] for line in said["pipelines"]} >= {"sequential", "backprop"}
 
 
@@ -53,6 +54,7 @@ def test_tables_fit_a_terminal():
     said = call(*SMALL)
     assert max(map(len, said.splitlines())) <= 80 or "energies" in max(said.splitlines(), key=len)
     assert "…" not in said
+    assert "energy of a mini-batch of 64" in said
     for order in ("backprop", "sequential", "simultaneous", "red-black", "bottom-up", "asynchronous"):
         assert order in said
 

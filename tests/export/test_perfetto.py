@@ -107,6 +107,7 @@ HARDWARE = {
         time_per_operation=3.0, time_per_message=0.5, links=Links(1.0, {(1, 2): 4.0}, jitter=2.0, seed=1)
     ),
     "seconds": Hardware(time_per_operation=3e-8, time_per_multiplication=1e-11, links=Links(1.7e-7)),
+    "a machine": Hardware(time_per_operation=2500.0, links=Links(40.0), unit="ns"),
     "nothing takes time": Hardware(),
 }
 
@@ -227,6 +228,17 @@ def test_unit_of_time(trace_of, tmp_path):
     assert document["otherData"]["time"].startswith("1 hardware time unit is shown as 1e+08 microseconds")
     shortest = min(e["dur"] for e in document["traceEvents"] if e["ph"] == "X" and e["dur"])
     assert shortest == pytest.approx(3e-8 * 1e8)
+
+
+def test_nanoseconds_are_true(trace_of, tmp_path):
+    """A machine that counts nanoseconds is not shown a thousand times slower than it is."""
+    path = trace_of("sequential", record=(), hardware=HARDWARE["a machine"])
+    export(path, "perfetto", tmp_path / "t.json", Options(step=2))
+    events = check_rules(tmp_path / "t.json")
+    document = json.loads((tmp_path / "t.json").read_text())
+    assert document["otherData"]["time"] == "simulated time, to the nanosecond"
+    operations = [e for e in events if e["ph"] == "X" and e["cat"] == "operation" and e["name"] != "compare"]
+    assert min(e["dur"] for e in operations if e["dur"]) == pytest.approx(2.5)  # 2500 ns
 
 
 def test_a_message_that_nobody_reads(tmp_path):

@@ -173,7 +173,7 @@ def test_not_finite_is_seen(browser, tmp_path):
 def test_a_wide_table_of_runs_scrolls_in_its_box(browser, runs, tmp_path):
     """Many runs do not make the page itself wider, and the last of them can be reached."""
     out = tmp_path / "r.html"
-    write_report([open_trace(path) for path in runs.values()], out)
+    write_report([open_trace(path) for path in [*runs.values()] * 2], out)
     page = Visit(browser, out).ready().page
     width, inside, seen = page.evaluate(
         """() => { const box = document.getElementById('runs').parentElement; box.scrollLeft = 1e6;

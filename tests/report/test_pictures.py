@@ -1,11 +1,13 @@
 """What the pictures show is what the trace holds; each fits its width in print."""
 
 import io
-from itertools import combinations
+from dataclasses import replace
+from itertools import combinations, pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib import colormaps
 from matplotlib.collections import LineCollection, QuadMesh
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
@@ -16,10 +18,18 @@ from report_traces import RUNS, SIZES, train, write_by_hand
 from pcsim import report
 from pcsim.analysis import backprop_angles
 from pcsim.errors import TraceError
-from pcsim.report.error_flow import two_digits
+from pcsim.report.error_flow import own_power, two_digits
 from pcsim.report.figures import KINDS
-from pcsim.report.numbers import Angles, read_error_flow, read_learning, read_traffic
-from pcsim.report.style import BROKEN, LINES, whole_ticks
+from pcsim.report.numbers import (
+    Angles,
+    read_energy,
+    read_error_flow,
+    read_learning,
+    read_timeline,
+    read_traffic,
+    read_updates,
+)
+from pcsim.report.style import BROKEN, LINES, MAP, ink_on, whole_ticks
 from pcsim.tracing.reader import open_trace
 
 PLOTS = (
@@ -318,12 +328,89 @@ def test_not_finite_is_neither_an_error_nor_none(tmp_path, ax):
     assert broken.mask.tolist() == [[True, False], [True, False]]
     assert to_hex(ax.collections[1].get_cmap()(1.0)) == BROKEN
     assert "magenta: not finite" in ax.get_title()
-    assert sorted(text.get_text() for text in ax.texts) == ["0", "1", "NaN", "∞"]
+    assert sorted(text.get_text() for text in ax.texts) == ["0", "1.0", "NaN", "∞"]
 
 
 def test_norms_have_two_digits():
-    """A series that grows shows it, in six characters at most."""
-    given = [0, 0.00196, 0.0021, 0.012, 0.5, 9.96, 12.3, 99.6, 1234, 1e12, 3e-15, np.nan, np.inf]
-    told = ["0", "2.0e-3", "2.1e-3", "0.012", "0.5", "10", "12", "1.0e2", "1.2e3", "1.0e12", "3.0e-15"]
-    told += ["NaN", "∞"]
+    """A series that grows shows it, in one notation: never 0.4 beside 0.39."""
+    given = [0, 0.0021, 0.0996, 0.39, 0.4, 0.996, 9.96, 12.3, 99.6, 1234, np.nan, np.inf]
+    told = ["0", "0.0021", "0.10", "0.39", "0.40", "1.0", "10", "12", "100", "1234", "NaN", "∞"]
     assert [two_digits(value) for value in given] == told
+    given = [0, 0.00196, 0.5, 9.96, 1234, 1e12, 3e-15, np.nan, np.inf]
+    told = ["0", "2.0e-3", "5.0e-1", "1.0e1", "1.2e3", "1.0e12", "3.0e-15", "NaN", "∞"]
+    assert [own_power(value) for value in given] == told
+
+
+def test_numbers_in_a_map_do_not_touch(tmp_path):
+    """With five iterations three maps lie beside each other: their numbers stay apart, in one notation."""
+    squared = [[[0.44, 2e-4, 1e-7 * (t + 1)] for t in range(6)] for _ in range(3)]
+    with open_trace(write_by_hand(tmp_path / "t.h5", squared)) as trace, report.style():
+        figure = KINDS["errors"].draw([trace], "double")
+        figure.draw_without_rendering()
+        for ax in figure.axes[:-1]:
+            assert "norms in 10⁻³" in ax.get_title()
+            boxes = sorted((t.get_window_extent() for t in ax.texts), key=lambda box: (round(box.y0), box.x0))
+            beside = [(a, b) for a, b in pairwise(boxes) if round(a.y0) == round(b.y0)]
+            assert len(beside) == 15
+            assert all(a.x1 < b.x0 for a, b in beside)
+            assert not any("e" in text.get_text() for text in ax.texts)
+
+
+def test_ink_can_be_read_on_every_colour():
+    """Contrast is at least 4.5 to 1, as WCAG asks of small text, also on mid-grey."""
+    for colour in colormaps[MAP](np.linspace(0, 1, 50)):
+        sent = colour[:3]
+        light = np.where(sent <= 0.04045, sent / 12.92, ((sent + 0.055) / 1.055) ** 2.4)
+        light = light @ [0.2126, 0.7152, 0.0722]
+        contrast = (light + 0.05) / 0.05 if ink_on(colour) == "black" else 1.05 / (light + 0.05)
+        assert contrast >= 4.5
+
+
+def test_seeds_share_energy_and_updates(seeds, runs):
+    """Six bands over each other are mud: seeds become one curve, in a band from the lowest to the highest."""
+    traces = [open_trace(path) for path in [*seeds, runs["simultaneous", "fast"]]]
+    ax = report.plot_energy(traces, ax=Figure().subplots())
+    medians = np.array([read_energy(trace).median for trace in traces[:3]])
+    assert np.allclose(ax.lines[0].get_ydata(), medians.mean(axis=0))
+    band = ax.collections[0].get_paths()[0].vertices[:, 1]
+    assert len(ax.lines) == 2
+    assert len(ax.collections) == 1
+    assert np.isclose([band.min(), band.max()], [medians.min(), medians.max()]).all()
+    ax = report.plot_updates(traces[:3], ax=Figure().subplots())
+    magnitudes = np.array([read_updates(trace).magnitudes for trace in traces[:3]])
+    assert np.allclose(ax.lines[1].get_ydata(), magnitudes.mean(axis=0)[:, 1])
+    assert len(ax.collections) == len(ax.lines) == magnitudes.shape[2]
+
+
+def test_the_same_picture_is_drawn_once(seeds, runs):
+    """Seeds have one network; who does what when is theirs, too, on a clock without jitter."""
+    traces = [open_trace(path) for path in seeds]
+    (network,) = KINDS["network"].draw(traces, "double").axes
+    assert "3 seeds; no events" in network.get_legend().get_title().get_text()
+    traces = [open_trace(runs[order, "event"]) for order in ("sequential", "simultaneous")]
+    figure = KINDS["timeline"].draw([*traces, *traces], "double")
+    assert len(figure.axes) == 4
+    assert len(figure.legends) == 1
+    assert not any(ax.get_legend() for ax in figure.axes)
+
+
+def test_legends_hide_no_curve(runs):
+    """They lie below the axes."""
+    traces = [open_trace(path) for path in runs.values()]
+    figure = Figure(layout="constrained")
+    ax = report.plot_energy(traces, ax=figure.subplots())
+    figure.draw_without_rendering()
+    assert ax.get_legend().get_window_extent().y1 < ax.get_window_extent().y0
+
+
+def test_time_has_a_unit_where_it_is_known(tmp_path, runs):
+    """Nanoseconds of a machine become ms or µs at the axis; other clocks have no unit."""
+    read = read_timeline(open_trace(runs["sequential", "event"]))
+    assert read.unit == ""
+    ax = report.plot_timeline(read, ax=Figure().subplots())
+    assert ax.get_xlabel() == "simulated time"
+    last = read.end.max()
+    slow = replace(read, start=read.start * 2e7 / last, end=read.end * 2e7 / last, unit="ns")
+    ax = report.plot_timeline(slow, ax=Figure().subplots())
+    assert ax.get_xlabel() == "simulated time, ms"
+    assert ax.xaxis.get_major_formatter()(1e7, 0) == "10"

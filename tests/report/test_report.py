@@ -67,9 +67,9 @@ def test_a_report_of_every_order_and_engine(runs, tmp_path):
     assert all(f"{order}, T = 3" in gap for order, _ in fast)
     drawn = [name for name, _ in page.elements].count("svg")
     events = len(RUNS) - len(fast)
-    # Error flow, updates, two of angles, network a run; timeline, two of traffic an event run; two of energy,
-    # one of learning.
-    assert drawn == 5 * len(RUNS) + 3 * events + 3
+    # Error flow, updates, two of angles a run; timeline, two of traffic an event run; two of energy, one of
+    # learning; the same network without bytes, and with those of the event runs, of which five are alike.
+    assert drawn == 4 * len(RUNS) + 3 * events + 3 + 3
 
 
 def test_the_page_is_whole(text):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pcsim.experiments.significance import mean_sd
 from pcsim.experiments.sweep.results import Configuration, StudyResults, setting, short_keys
+from pcsim.report.curves import with_legend
 from pcsim.report.style import FAINT, INCHES, line_look, scale_y
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ MOST_LINES = 6  # groups of configurations that a colour each can tell apart
 MOST_ROWS = 20  # configurations in a ranking
 MOST_NUMBERS = 5  # swept numbers with a panel each
 BEST = 3  # learning curves that are named
-ROOM = 60  # letters of a legend in one line, which takes half the width
-WIDE = 20  # a span of values from which on its logarithm is drawn
+WIDE = 10  # a span of values from which on its logarithm is drawn, a decade
+MOST_TICKS = 10  # whole numbers at an axis, each of which is marked
 
 
 def draw(results: StudyResults) -> Figure:
@@ -49,8 +50,9 @@ def draw(results: StudyResults) -> Figure:
     else:
         _scatters(axes, results, numbers, shown)
     _curves(axes[panels - 1], results, shown)
-    _legend(figure, axes[panels - 1], "right", "best learning curves")
-    _legend(figure, axes[0], "left", "")
+    with_legend(axes[panels - 1], "best learning curves")
+    last_row = (rows - 1) * columns
+    with_legend(axes[last_row if last_row < panels - 1 else 0])  # of all panels but the last
     figure.suptitle(f"{results.name}: {len(results.rows)} configurations")
     return figure
 
@@ -122,9 +124,12 @@ def _dots_over(ax: Axes, number: str, rows: Sequence[Configuration], colour: str
 def _axes_over(ax: Axes, results: StudyResults, number: str, rows: Sequence[Configuration]) -> None:
     """Name and scale the axes of a panel over a number."""
     drawn = [row.settings[number] for row in rows if number in row.settings]
-    if min(drawn) > 0 and max(drawn) >= WIDE * min(drawn):
+    whole = all(isinstance(one, int) for one in drawn)
+    if whole and max(drawn) - min(drawn) <= 2 * MOST_TICKS and len(set(drawn)) <= MOST_TICKS:
+        ax.set_xticks(sorted(set(drawn)))
+    elif min(drawn) > 0 and max(drawn) >= WIDE * min(drawn) * (1 - 1e-9):
         ax.set_xscale("log")
-    elif all(isinstance(one, int) for one in drawn) and len(set(drawn)) <= 10:
+    elif whole and len(set(drawn)) <= MOST_TICKS:
         ax.set_xticks(sorted(set(drawn)))
     else:
         ax.locator_params(axis="x", nbins=4)  # numbers such as 0.00125 need room
@@ -155,10 +160,15 @@ def _curves(ax: Axes, results: StudyResults, rows: Sequence[Configuration]) -> N
     from matplotlib.ticker import MaxNLocator
 
     values: list[float] = []
-    for place, row in reversed(list(enumerate(rows))):
-        look: dict[str, Any] = {"color": FAINT, "lw": 0.6, "alpha": 0.6}
-        if place < BEST:
-            look = {**line_look(place), "lw": 1.4, "label": _name(row, results.keys) or row.configuration}
+    for place, row in enumerate(rows):
+        look: dict[str, Any] = {"color": FAINT, "lw": 0.6, "alpha": 0.6, "zorder": 1.5}
+        if place < BEST:  # the best lies above the others
+            look = {
+                **line_look(place),
+                "lw": 1.4,
+                "zorder": 2.5 - place / 10,
+                "label": _name(row, results.keys) or row.configuration,
+            }
         longest = max(len(one) for one in row.curves)
         curves = np.full((len(row.curves), longest), np.nan)
         for line, one in zip(curves, row.curves, strict=True):
@@ -169,23 +179,6 @@ def _curves(ax: Axes, results: StudyResults, rows: Sequence[Configuration]) -> N
     ax.set(xlabel="epochs", ylabel=_label(results), title="Learning, mean of the seeds")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     _scale(ax, results, values)
-
-
-def _legend(figure: Figure, ax: Axes, side: Literal["left", "right"], title: str) -> None:
-    """Name what a panel shows, below all panels, where no curve is."""
-    handles, names = ax.get_legend_handles_labels()
-    if len(names) < 2:
-        return
-    order = slice(None, None, -1 if side == "right" else 1)  # the best curve is drawn last
-    fit = sum(len(name) + 6 for name in names) < ROOM
-    figure.legend(
-        handles[order],
-        names[order],
-        loc="outside lower right" if side == "right" else "outside lower left",
-        ncols=len(names) if fit else 1,
-        title=title or None,
-        title_fontsize=7,
-    )
 
 
 def _scale(ax: Axes, results: StudyResults, values: Sequence[float]) -> None:

@@ -189,9 +189,11 @@ def setting(value: object) -> str:
 
 
 def spread(values: Sequence[float], measure: Measure) -> str:
-    """Return mean ± standard deviation: two decimals of a percentage, four digits of a loss."""
+    """Return mean ± standard deviation, both with two decimals of a percentage, or the mean's four digits."""
     mean, deviation = mean_sd(values)
     if math.isnan(mean):
         return NOTHING
-    digits = ".2f" if measure == "accuracy" else ".4g"
-    return f"{mean:{digits}}" + ("" if math.isnan(deviation) else f" ± {deviation:.2g}")
+    text = f"{mean:.2f}" if measure == "accuracy" else f"{mean:#.4g}"
+    whole, _, decimals = text.partition(".")
+    alike = f".{len(decimals)}f" if whole and "e" not in decimals else ".2g"
+    return text if math.isnan(deviation) else f"{text} ± {deviation:{alike}}"

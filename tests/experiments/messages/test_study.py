@@ -307,6 +307,17 @@ def test_suggested_formats_can_be_pasted(tmp_path):
     assert channels.errors.numbers.format != channels.predictions.numbers.format
 
 
+def test_formats_of_activities_alone_say_what_lacks(tmp_path):
+    """Half an answer is no whole one: a line says that messages were not recorded, and how to."""
+    recorded = experiment()
+    object.__setattr__(recorded, "probes", (Probe("activities", ("activity",), every=5),))
+    run(recorded, kernels=reference, trace=tmp_path / "run.h5")
+    shown = CliRunner().invoke(app, ["study", "formats", str(tmp_path / "run.h5")])
+    assert "[states]" in shown.stdout
+    assert "no messages were recorded" in shown.stderr
+    assert """--set 'probe.formats.record=["message","activity"]'""" in shown.stderr
+
+
 def test_formats_need_a_probe(tmp_path):
     """One line that says which."""
     recorded = experiment()

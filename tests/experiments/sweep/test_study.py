@@ -26,8 +26,10 @@ from pcsim.experiments.sweep.conduct import conduct
 from pcsim.experiments.sweep.here import Here
 from pcsim.experiments.sweep.index import FILE, RUNS, Index
 from pcsim.experiments.sweep.job import Outcome
+from pcsim.experiments.sweep.picture import draw
 from pcsim.experiments.sweep.plan import read_plan
-from pcsim.experiments.sweep.results import read_results
+from pcsim.experiments.sweep.results import read_results, spread
+from pcsim.report.style import style
 from pcsim.tracing import open_trace
 
 RATES = "seeds = [0, 1]\ngrid.learning.rate = [1e-3, 1e-2]"
@@ -295,6 +297,27 @@ def test_pictures(sweep_file, tmp_path):
         app, ["study", "show", str(tmp_path / "empty"), "-o", str(tmp_path / "x.png")]
     )
     assert "has no results yet" in str(nothing.exception)
+
+
+def test_legends_of_a_study_begin_at_one_height(sweep_file, tmp_path):
+    """Each lies below its panel; rates over a decade have a logarithmic axis."""
+    text = 'grid.learning.rate = [1e-3, 1e-2]\ngrid.schedule.order = ["sequential", "simultaneous"]'
+    by_hand(sweep_file(text), tmp_path / "study", [[(0.5, 0.5), (0.6, 0.6)]] * 8)
+    with style():
+        figure = draw(read_results(tmp_path / "study"))
+        figure.draw_without_rendering()
+    left, right = figure.axes
+    assert left.get_xscale() == "log"
+    boxes = [ax.get_legend().get_window_extent() for ax in (left, right)]
+    assert abs(boxes[0].y1 - boxes[1].y1) < 1
+    assert all(box.y1 < ax.get_window_extent().y0 for box, ax in zip(boxes, (left, right)))
+
+
+def test_deviations_have_the_decimals_of_means():
+    """A column of them can be read from top to bottom."""
+    assert spread([86.36, 87.86], "accuracy") == "87.11 ± 1.06"
+    assert spread([0.21, 0.23], "loss") == "0.2200 ± 0.0141"
+    assert spread([0.25], "loss") == "0.2500"
 
 
 def test_indexes_that_are_none(tmp_path):
