@@ -37,8 +37,10 @@ class ColumnReader:
         self.path, self._file, self._table, self._name = file.path, file, table, name
         self._place = f"{table}/{name}"
 
-        def described(_: h5py.File) -> tuple[tuple[int, ...], np.dtype[Any], int, dict[str, Any]]:
-            dataset = file.dataset(self._place)
+        self._opening = -1
+
+        def described(opened: h5py.File) -> tuple[tuple[int, ...], np.dtype[Any], int, dict[str, Any]]:
+            dataset = self._dataset(opened)
             chunk_rows = int(dataset.chunks[0]) if dataset.chunks else 1
             return (rows, *dataset.shape[1:]), dataset.dtype, chunk_rows, attributes_of(dataset)
 
@@ -76,8 +78,14 @@ class ColumnReader:
             first = slice(*first.indices(self.shape[0]))
         elif isinstance(first, int | np.integer):
             first = range(self.shape[0])[int(first)]
-        values = self._file.read(lambda _: np.asarray(self._file.dataset(self._place)[(first, *others)]))
+        values = self._file.read(lambda opened: np.asarray(self._dataset(opened)[(first, *others)]))
         if self._limits is not None and (bad := self._limits.beyond(values)) is not None:
             where = f"{self.path}: table '{self._table}', column '{self._name}'"
             raise TraceError(f"{where}: {bad}, expected {self._limits}")
         return values
+
+    def _dataset(self, opened: h5py.File) -> h5py.Dataset:
+        """Return the dataset of this opening; to find one takes longer than to read a row."""
+        if self._opening != self._file.opening:
+            self._found, self._opening = opened[self._place], self._file.opening
+        return self._found

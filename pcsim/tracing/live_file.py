@@ -25,18 +25,19 @@ Found = TypeVar("Found")
 class LiveFile:
     """An HDF5 file for reading, opened when it is first read.
 
-    Objects of the file must not be kept: they end with the opening that they come from.
+    Objects of the file end with the opening that they come from.
 
     Attributes:
         path: of the file.
+        opening: number of this opening, or of the next one.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: h5py.File | None = None
+        self.opening = 0
         self._closed = False
         self._seen = (0, 0, 0)
-        self._datasets: dict[str, h5py.Dataset] = {}
 
     def read(self, look: Callable[[h5py.File], Found], *more: type[Exception]) -> Found:
         """Return what somebody finds in the file; if that fails and the file has changed, look again.
@@ -60,12 +61,6 @@ class LiveFile:
             self._drop()
         raise AssertionError("the last try returns or raises")
 
-    def dataset(self, place: str) -> h5py.Dataset:
-        """Return a dataset of this opening, for use within `read`; finding one takes longer than a read."""
-        if place not in self._datasets:
-            self._datasets[place] = self._opened()[place]
-        return self._datasets[place]
-
     def close(self) -> None:
         """Close it for good."""
         self._closed = True
@@ -80,10 +75,10 @@ class LiveFile:
         return self._file
 
     def _drop(self) -> None:
-        self._datasets.clear()
         if self._file is not None:
             self._file.close()
             self._file = None
+            self.opening += 1
 
     def _has_changed(self) -> bool:
         """Whether it is still the same file, but not as it was when it was opened."""
