@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -118,7 +119,10 @@ class Experiment:
         return len(self.dataset.train_inputs) // self.batch * epoch
 
     def describe(self) -> dict[str, Any]:
-        """Return everything that decides the numbers, fit for JSON, whether or not there was a model file."""
+        """Return everything that decides the numbers, fit for JSON, whether or not there was a model file.
+
+        But for the engine and its clock, which `pcsim.experiments.task.Task` adds.
+        """
         network, schedule = self.network, self.schedule
         constants = ("activation", "output", "mix", "precision", "activity_decay")
         refreshed = {} if schedule.precisions == CONSTANT else {"precisions": schedule.precisions}
@@ -139,8 +143,9 @@ class Experiment:
                 "step_decay": schedule.step_decay,
             }
             | refreshed,
-            "learning": repr(self.rule),
+            "learning": describe_rule(self.rule),
             "data": self.dataset.name,
+            "samples": self.dataset.digest(),
             "training": {name: getattr(self, name) for name in ("batch", "epochs", "seed", "shuffle")},
         } | channels
 
@@ -187,6 +192,15 @@ class Experiment:
             name=model.name,
             configuration=model.to_dict(),
         )
+
+
+def describe_rule(rule: LearningRule) -> str:
+    """Return what a rule is called and its constants: the same in every process, so without addresses."""
+    named = getattr(rule, "__qualname__", None)  # a function or a class
+    if named is None and type(rule).__repr__ is object.__repr__:
+        constants = ", ".join(f"{name}={value!r}" for name, value in vars(rule).items())
+        named = f"{type(rule).__qualname__}({constants})"
+    return re.sub(r" at 0x[0-9a-f]+", "", named or repr(rule))
 
 
 def check_channels(experiment: Experiment, engine: str) -> None:

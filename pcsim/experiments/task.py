@@ -8,6 +8,7 @@ from typing import Any, Literal, Self, get_args
 from pcsim.engine.backprop import check_rule
 from pcsim.engine.distributed.plan import Distribution
 from pcsim.errors import ConfigurationError, nearest
+from pcsim.experiments.clocks import describe_clock
 from pcsim.experiments.distributed import check_distributed
 from pcsim.experiments.experiment import Experiment, check_channels
 from pcsim.schedule.program import Program, Reaction
@@ -84,7 +85,8 @@ class Task:
 
     def describe(self) -> dict[str, Any]:
         """Return everything that decides the numbers, fit for JSON."""
-        described = self.experiment.describe() | {"engine": self.engine}
+        clock = describe_clock(self.experiment.hardware)
+        described = self.experiment.describe() | {"engine": self.engine, "hardware": clock}
         if self.distribution.replicas > 1:  # they round differently; the number of processes decides nothing
             described["replicas"] = self.distribution.replicas
         return described

@@ -6,6 +6,7 @@ costs the memory of its file and not eight times as much.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -89,6 +90,15 @@ class Dataset:
             "test": (self.test_inputs, self.test_targets),
         }
         return {name: pair for name, pair in sets.items() if name != "validation" or len(pair[0])}
+
+    def digest(self) -> str:
+        """Return a fingerprint of all samples, their split and what is made of them."""
+        digest = hashlib.sha256(repr((self.scale, self.classes, self.target, self.shape)).encode())
+        for name, pair in self.splits.items():
+            for array in pair:
+                digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+                digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()[:16]
 
     def target_range(self) -> tuple[float, float]:
         """Smallest and largest value that any target has."""

@@ -16,6 +16,7 @@ from pcsim.experiments.alone import alone
 from pcsim.experiments.checkpoint import FILE, Checkpoint
 from pcsim.experiments.experiment import Experiment
 from pcsim.experiments.run import run
+from pcsim.experiments.task import Task
 from pcsim.tracing import open_trace
 
 DIGITS = Path(__file__).parents[2] / "models" / "digits.toml"
@@ -163,7 +164,7 @@ def test_damaged_checkpoints(tmp_path, damage):
     run(experiment, checkpoint=tmp_path)
     path = tmp_path / FILE
     arrays, whole = load_file(path), path.read_bytes()
-    described = experiment.describe() | {"engine": "fast"}
+    described = Task.build(experiment, "fast", None).describe()
     kept = Checkpoint.load(tmp_path, described)
     match damage:
         case "cut":

@@ -238,6 +238,7 @@ def _experiment() -> tuple[object, dict[str, object]]:
     """A small experiment, and what its checkpoint has to say that it belongs to it."""
     from pcsim.config import model_from_dict
     from pcsim.experiments.experiment import Experiment
+    from pcsim.experiments.task import Task
 
     model = model_from_dict(
         {
@@ -250,7 +251,7 @@ def _experiment() -> tuple[object, dict[str, object]]:
         }
     )
     experiment = Experiment.from_model(model)
-    return experiment, experiment.describe() | {"engine": "fast"}
+    return experiment, Task.build(experiment, "fast", None).describe()
 
 
 def _checkpoint() -> bytes:

@@ -14,7 +14,7 @@ from pcsim.config import ModelConfig, load_model
 from pcsim.config.sections import ScheduleConfig
 from pcsim.errors import ConfigurationError, DataError
 from pcsim.experiments.checkpoint import FILE as CHECKPOINT
-from pcsim.experiments.experiment import build_rule
+from pcsim.experiments.experiment import build_rule, describe_rule
 from pcsim.experiments.reproduce.plans import Algorithm, Task
 from pcsim.experiments.sweep.settings import as_override
 from pcsim.experiments.workers import TRACE
@@ -144,7 +144,7 @@ def expected(job: Job) -> dict[str, Any]:
         "engine": job.algorithm.engine,
         "layers": list(model.network.architecture.sizes),
         "schedule": model.schedule.model_dump(),
-        "learning": repr(build_rule(model.learning)),
+        "learning": describe_rule(build_rule(model.learning)),
         "data": data_name(model.data.name, job.place.subset),
         "batch": model.training.batch,
         "seed": job.seed,
