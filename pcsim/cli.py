@@ -22,7 +22,6 @@ from pcsim.commands import (
     run,
     simulate,
     study,
-    study_show,  # noqa: F401 - adds itself to study
     sweep,
     theory,
     verify,

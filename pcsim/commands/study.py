@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from pcsim.commands import study_messages, study_parallelism
+from pcsim.commands import study_messages, study_parallelism, study_show
 from pcsim.commands.first_screen import PlainGroup
 
 app = typer.Typer(
@@ -18,3 +18,4 @@ app.command()(study_messages.formats)
 app.command()(study_messages.messages)
 app.command()(study_parallelism.parallelism)
 app.command()(study_parallelism.accuracy)
+app.command()(study_show.show)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pcsim.commands import AsJson, Force
-from pcsim.commands.study import app
 from pcsim.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 MOST_ROWS = 20
 
 
-@app.command()
 def show(
     study: Annotated[Path, typer.Argument(metavar="STUDY", help="Folder that `pcsim sweep` made.")],
     out: Annotated[

@@ -135,7 +135,55 @@ class FusingSynapses(Synapses, Protocol):
         ...
 
 
-class Kernels(Protocol):
+class LearningSteps(Protocol):
+    """What learning rules use of a backend, or of what stands in for one; see `pcsim.kernels.reference`."""
+
+    def sgd_step(  # noqa: D102
+        self,
+        weight: Array,
+        bias: Array,
+        error_above: Array,
+        activity: Array,
+        activation: ActivationName,
+        rate: float,
+    ) -> float: ...
+
+    def nlms_step(  # noqa: D102
+        self, weight: Array, bias: Array, error_above: Array, activity: Array, activation: ActivationName
+    ) -> float: ...
+
+    def mq_step(  # noqa: D102
+        self,
+        weight: Array,
+        bias: Array,
+        error_above: Array,
+        activity: Array,
+        activation: ActivationName,
+        mean_gradient: Array,
+        updates: Array,
+        rate: float,
+        minimum_rate: float,
+        r: float,
+        decay: float,
+    ) -> float: ...
+
+    def adam_step(  # noqa: D102
+        self,
+        weight: Array,
+        bias: Array,
+        error_above: Array,
+        activity: Array,
+        activation: ActivationName,
+        moments: tuple[Array, Array, Array, Array],
+        updates: Array,
+        rate: float,
+        beta1: float,
+        beta2: float,
+        epsilon: float,
+    ) -> float: ...
+
+
+class Kernels(LearningSteps, Protocol):
     """What a backend provides; `pcsim.kernels.reference` documents each function with its equation.
 
     A float that it returns may be something that becomes one when it is converted: on a GPU that waits.
@@ -194,50 +242,6 @@ class Kernels(Protocol):
         precision: float,
         activity_decay: float,
     ) -> None: ...
-
-    def sgd_step(  # noqa: D102
-        self,
-        weight: Array,
-        bias: Array,
-        error_above: Array,
-        activity: Array,
-        activation: ActivationName,
-        rate: float,
-    ) -> float: ...
-
-    def nlms_step(  # noqa: D102
-        self, weight: Array, bias: Array, error_above: Array, activity: Array, activation: ActivationName
-    ) -> float: ...
-
-    def mq_step(  # noqa: D102
-        self,
-        weight: Array,
-        bias: Array,
-        error_above: Array,
-        activity: Array,
-        activation: ActivationName,
-        mean_gradient: Array,
-        updates: Array,
-        rate: float,
-        minimum_rate: float,
-        r: float,
-        decay: float,
-    ) -> float: ...
-
-    def adam_step(  # noqa: D102
-        self,
-        weight: Array,
-        bias: Array,
-        error_above: Array,
-        activity: Array,
-        activation: ActivationName,
-        moments: tuple[Array, Array, Array, Array],
-        updates: Array,
-        rate: float,
-        beta1: float,
-        beta2: float,
-        epsilon: float,
-    ) -> float: ...
 
     def squared_error(self, error: Array) -> float: ...  # noqa: D102
 

@@ -159,7 +159,7 @@ def hebbian(error_above: Array, activity: Array, activation: ActivationName) -> 
     return error_above.T @ activate(activation, activity) / batch, error_above.mean(axis=0)
 
 
-def _add(weight: Array, bias: Array, step: tuple[Array, Array], rate: float) -> float:
+def add(weight: Array, bias: Array, step: tuple[Array, Array], rate: float) -> float:
     """Add rate · step to weight and bias in place; return the mean |step| over both together."""
     on_weight, on_bias = step
     weight += rate * on_weight
@@ -171,7 +171,7 @@ def sgd_step(
     weight: Array, bias: Array, error_above: Array, activity: Array, activation: ActivationName, rate: float
 ) -> float:
     """W_l += α G_l, b_l += α g_l, in place; return the mean |Δ| over weight and bias."""
-    return rate * _add(weight, bias, hebbian(error_above, activity, activation), rate)
+    return rate * add(weight, bias, hebbian(error_above, activity, activation), rate)
 
 
 def nlms_step(
@@ -205,7 +205,7 @@ def mq_step(
     (8) v_l ← ρ_n v_l + (1 − ρ_n) mean|[G_l, g_l]|, with n (`updates`, shape (1,)) counted up here.
     """
     scale = rate / (float(mean_gradient[0]) + r) + minimum_rate
-    mean = _add(weight, bias, hebbian(error_above, activity, activation), scale)
+    mean = add(weight, bias, hebbian(error_above, activity, activation), scale)
     kept = share_kept(updates, decay)
     mean_gradient[0] = kept * mean_gradient[0] + (1 - kept) * mean
     return scale * mean
@@ -238,13 +238,28 @@ def adam_step(
 
     `moments` are the first and second moment of W_l, then of b_l; `updates`, n, (1,), is counted up here.
     """
-    gradients, steps = hebbian(error_above, activity, activation), []
-    corrections = adam_corrections(updates, beta1, beta2)
+    gradients = hebbian(error_above, activity, activation)
+    return adam_from(gradients, weight, bias, moments, updates, rate, beta1, beta2, epsilon)
+
+
+def adam_from(
+    gradients: tuple[Array, Array],
+    weight: Array,
+    bias: Array,
+    moments: tuple[Array, Array, Array, Array],
+    updates: Array,
+    rate: float,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+) -> float:
+    """Do what `adam_step` does with G_l and g_l that are at hand already."""
+    steps, corrections = [], adam_corrections(updates, beta1, beta2)
     for first, second, gradient in zip(moments[::2], moments[1::2], gradients, strict=True):
         first += (1 - beta1) * (gradient - first)
         second += (1 - beta2) * (gradient**2 - second)
         steps.append(adam_direction(first, second, corrections, epsilon))
-    return rate * _add(weight, bias, (steps[0], steps[1]), rate)
+    return rate * add(weight, bias, (steps[0], steps[1]), rate)
 
 
 def adam_corrections(updates: Array, beta1: float, beta2: float) -> tuple[float, float]:

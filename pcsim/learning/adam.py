@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pcsim.errors import refuse_unless
-from pcsim.kernels import ActivationName, Array, Kernels, Synapses
+from pcsim.kernels import ActivationName, Array, Kernels, LearningSteps, Synapses
 from pcsim.kernels.layout import roomy_zeros
 
 
@@ -48,7 +48,7 @@ class AdamLearner:
 
     def learn(
         self,
-        kernels: Kernels,
+        kernels: LearningSteps,
         weight: Array,
         bias: Array,
         error_above: Array,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pcsim.errors import refuse_unless
-from pcsim.kernels import ActivationName, Array, Kernels, Synapses
+from pcsim.kernels import ActivationName, Array, Kernels, LearningSteps, Synapses
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class MQLearner:
 
     def learn(
         self,
-        kernels: Kernels,
+        kernels: LearningSteps,
         weight: Array,
         bias: Array,
         error_above: Array,

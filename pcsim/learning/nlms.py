@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pcsim.errors import ShapeError
-from pcsim.kernels import ActivationName, Array, Kernels, Synapses
+from pcsim.kernels import ActivationName, Array, Kernels, LearningSteps, Synapses
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class NLMSLearner:
 
     def learn(
         self,
-        kernels: Kernels,
+        kernels: LearningSteps,
         weight: Array,
         bias: Array,
         error_above: Array,

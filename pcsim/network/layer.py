@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol, SupportsFloat, cast, runtime_checkable
+from typing import Protocol, SupportsFloat, cast, runtime_checkable
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from pcsim.kernels import (
     FusingKernels,
     FusingSynapses,
     Kernels,
+    LearningSteps,
     OutputName,
     Relaxation,
     Synapses,
@@ -40,7 +41,7 @@ class Learner(Protocol):
 
     def learn(
         self,
-        kernels: Kernels,
+        kernels: LearningSteps,
         weight: Array,
         bias: Array,
         error_above: Array,
@@ -70,7 +71,7 @@ class PartwiseSynapses(Synapses, Protocol):
         steps: what a learning rule uses in the kernels' place, with e_{l+1} and ĥ_l as they are.
     """
 
-    steps: Any
+    steps: LearningSteps
 
     def relax(
         self, activity: Array, error: Array, error_above: Array, weight: Array, constants: Relaxation

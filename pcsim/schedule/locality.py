@@ -12,7 +12,7 @@ import numpy as np
 
 from pcsim.architecture import Architecture, ConvLayer, DenseLayer
 from pcsim.errors import LocalityError, nearest
-from pcsim.kernels import ActivationName, Array, Kernels, Synapses
+from pcsim.kernels import ActivationName, Array, Kernels, LearningSteps, Synapses
 from pcsim.network.connection import Conv
 from pcsim.network.layer import Layer, MessageKind
 from pcsim.network.network import Network
@@ -31,7 +31,7 @@ class _HebbianStandIn:
 
     def learn(
         self,
-        kernels: Kernels,
+        kernels: LearningSteps,
         weight: Array,
         bias: Array,
         error_above: Array,

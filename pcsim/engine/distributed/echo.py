@@ -8,7 +8,7 @@ from typing import SupportsFloat
 import numpy as np
 
 from pcsim.errors import ProgramError
-from pcsim.kernels import ActivationName, Array, Kernels, Synapses
+from pcsim.kernels import ActivationName, Array, Kernels, LearningSteps, Synapses
 from pcsim.network.connection import Connection
 from pcsim.network.layer import Layer, LayerTraits, MessageKind
 
@@ -91,7 +91,7 @@ class Remembered:
 
     def learn(
         self,
-        kernels: Kernels,
+        kernels: LearningSteps,
         weight: Array,
         bias: Array,
         error_above: Array,

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from pcsim.engine.distributed.wire import Wire, memory
 from pcsim.errors import ConfigurationError
-from pcsim.kernels import ActivationName, Array, Kernels, Synapses, reference
+from pcsim.kernels import ActivationName, Array, Kernels, LearningSteps, Synapses, reference
 from pcsim.kernels.steps import AddingSteps
-from pcsim.learning import NLMS
+from pcsim.learning import LearningRule
 from pcsim.network.layer import Learner
+
+ONE_SAMPLE = "replicas with nlms: expected another rule, nlms takes one sample at a time"
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,17 @@ class GivenGradient(AddingSteps):
         rate: float,
     ) -> float:
         """Add rate · [G, g] to weight and bias; return the mean |[G, g]|."""
-        return _add(weight, bias, self.weight_part, self.bias_part, rate)
+        return reference.add(weight, bias, (self.weight_part, self.bias_part), rate)
+
+    def nlms_step(
+        self, weight: Array, bias: Array, error_above: Array, activity: Array, activation: ActivationName
+    ) -> float:
+        """Refuse: its rate is that of a single sample, and replicas share a mini-batch of several.
+
+        Raises:
+            ConfigurationError: always.
+        """
+        raise ConfigurationError(ONE_SAMPLE)
 
     def adam_step(
         self,
@@ -52,7 +64,7 @@ class GivenGradient(AddingSteps):
         bias: Array,
         error_above: Array,
         activity: Array,
-        name: str,
+        activation: ActivationName,
         moments: tuple[Array, Array, Array, Array],
         updates: Array,
         rate: float,
@@ -61,13 +73,8 @@ class GivenGradient(AddingSteps):
         epsilon: float,
     ) -> float:
         """Adam (Kingma and Ba, 2015) on −G_l; return the mean |Δ|."""
-        steps, corrections = [], reference.adam_corrections(updates, beta1, beta2)
-        parts = (self.weight_part, self.bias_part)
-        for first, second, part in zip(moments[::2], moments[1::2], parts, strict=True):
-            first += (1 - beta1) * (part - first)
-            second += (1 - beta2) * (part**2 - second)
-            steps.append(reference.adam_direction(first, second, corrections, epsilon))
-        return rate * _add(weight, bias, steps[0], steps[1], rate)
+        parts = self.weight_part, self.bias_part
+        return reference.adam_from(parts, weight, bias, moments, updates, rate, beta1, beta2, epsilon)
 
 
 class SharedLearner:
@@ -90,7 +97,7 @@ class SharedLearner:
 
     def learn(
         self,
-        kernels: Kernels,
+        kernels: LearningSteps,
         weight: Array,
         bias: Array,
         error_above: Array,
@@ -107,7 +114,7 @@ class SharedLearner:
         def end() -> float:
             self._await(work)
             self._sum /= len(self._ranks)
-            given = cast("Kernels", GivenGradient(*self._parts))
+            given = GivenGradient(*self._parts)
             return self._rule.learn(given, weight, bias, error_above, activity, activation)
 
         self._end = end
@@ -138,24 +145,33 @@ class SharedLearner:
         self._wire.times.waiting += self._wire.wait(work, other)
 
 
-def check_replicas(rule: object, batch: int, replicas: int, backend: str) -> None:
+def check_replicas(rule: LearningRule, batch: int, replicas: int, backend: str) -> None:
     """Refuse what replicas cannot share.
 
     Raises:
-        ConfigurationError: a mini-batch that does not divide, NLMS, or a GPU.
+        ConfigurationError: a mini-batch that does not divide, a GPU, or a rule that looks at samples itself.
     """
     if batch % replicas:
         raise ConfigurationError(
             f"{replicas} replicas of a mini-batch of {batch}: expected a divisor; change training.batch"
         )
-    if replicas > 1 and isinstance(rule, NLMS):
-        raise ConfigurationError("replicas with nlms: expected another rule, nlms takes one sample at a time")
     if replicas > 1 and backend == "cuda":
         raise ConfigurationError("replicas with --backend cuda: expected cpu or reference")
+    if replicas > 1:
+        _rehearse(rule)
 
 
-def _add(weight: Array, bias: Array, on_weight: Array, on_bias: Array, rate: float) -> float:
-    """Add rate · step to weight and bias in place; return the mean |step| over both together."""
-    weight += rate * on_weight
-    bias += rate * on_bias
-    return float((np.abs(on_weight).sum() + np.abs(on_bias).sum()) / (weight.size + bias.size))
+def _rehearse(rule: LearningRule) -> None:
+    """Let a rule learn once, with errors and activities that leave a mark on whatever looks at them.
+
+    Each replica has those of its own samples only: weights that learn from them drift apart.
+    """
+    weight, bias, unseen = np.zeros((1, 1)), np.zeros(1), np.full((1, 1), np.nan)
+    given = GivenGradient(np.zeros_like(weight), np.zeros_like(bias))
+    rule(weight, bias).learn(given, weight, bias, unseen, unseen, "identity")
+    if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+        raise ConfigurationError(
+            f"replicas with {type(rule).__name__}: it looks at errors or activities itself, of which each "
+            "replica has only those of its own samples; expected a rule that leaves that to "
+            "kernels.sgd_step, mq_step or adam_step"
+        )

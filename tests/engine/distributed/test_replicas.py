@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from distributed_runs import engine_of, run_distributed
@@ -9,9 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from strategies import Case, cases, run
 
+from pcsim.engine.distributed.learning import check_replicas
 from pcsim.engine.distributed.plan import Distribution
 from pcsim.engine.distributed.team import Team
 from pcsim.errors import ConfigurationError
+from pcsim.learning import MQ, SGD, Adam
 from pcsim.network.network import Network
 
 SLOW = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
@@ -57,3 +61,30 @@ def test_what_replicas_refuse(replicas):
         engine_of(replicas, Case(batch=3))
     with pytest.raises(ConfigurationError, match="replicas with nlms"):
         engine_of(replicas, Case(rule="nlms"))
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnArithmetic:
+    """A rule, and its learner, that look at the errors at their synapses themselves."""
+
+    def __call__(self, weight, bias):
+        return self
+
+    def learn(self, kernels, weight, bias, error_above, activity, activation):
+        weight += 0.1 * np.sign(error_above.T @ activity)
+        return 0.1
+
+    def state(self):
+        return {}
+
+    def place(self, *where):
+        """Nothing to move."""
+
+
+def test_own_arithmetic_is_refused():
+    """Each replica would learn from its own samples, and their weights would drift apart in silence."""
+    with pytest.raises(ConfigurationError, match="replicas with OwnArithmetic: it looks at errors"):
+        check_replicas(OwnArithmetic(), 4, 2, "cpu")
+    check_replicas(OwnArithmetic(), 4, 1, "cpu")
+    for rule in (SGD(0.1), MQ(0.1), Adam(0.1)):
+        check_replicas(rule, 4, 2, "cpu")
