@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pcsim.kernels import Array
-from pcsim.network.layer import Layer
-from pcsim.schedule.operation import Action, Operation, Relax
+from pcsim.network.layer import Layer, MessageKind
+from pcsim.schedule.operation import Action, Operation, Place, Relax
 from pcsim.schedule.program import Program
 
 
@@ -119,5 +119,16 @@ def _free_to_follow(operations: Sequence[Operation], index: int, action: Action)
 
 def _independent(one: Operation, other: Operation) -> bool:
     """Return whether it makes no difference which of two operations comes first."""
-    touched = one.changes & (other.reads | other.changes)
-    return not touched and not one.reads & other.changes
+    changes = _changes(other)
+    return not one.changes & (other.reads | changes) and not one.reads & changes
+
+
+def _changes(operation: Operation) -> frozenset[Place]:
+    """Return what may hold something new afterwards.
+
+    Of a comparison that is also the inbox below, whether it is told or not: an error and what was told of it
+    may be one array; see `Program.tells_what_it_keeps`.
+    """
+    if operation.action is not Layer.compare:
+        return operation.changes
+    return operation.changes | {Place.inbox(operation.layer - 1, MessageKind.ERROR)}
