@@ -12,8 +12,7 @@ from operator import is_
 
 from pcsim.engine.observer import Observer, RepeatableObserver
 from pcsim.kernels import Array, RecordingKernels
-from pcsim.learning import LEARNERS
-from pcsim.network.layer import Layer
+from pcsim.network.layer import Layer, takes_one_step
 from pcsim.schedule.operation import Relax
 from pcsim.schedule.program import Program
 
@@ -60,7 +59,7 @@ class Recording:
             return None
         ours = all(
             isinstance(one.action, Relax) or one.action in RECORDABLE for one in program.operations
-        ) and all(isinstance(unit.learner, LEARNERS) for unit in layers[:-1])
+        ) and all(takes_one_step(unit.learner) for unit in layers[:-1])
         calm = all(
             isinstance(observer, RepeatableObserver)
             or all(observer.onlooker(operation) is None for operation in program.operations)

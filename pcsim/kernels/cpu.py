@@ -33,7 +33,7 @@ from pcsim.kernels.dense import DenseSynapses
 from pcsim.kernels.layout import LEAKS, by_neuron, flat, neuron_by_neuron, put_back, roomy, roomy_copy
 from pcsim.kernels.online import OnlineSynapses, RectifiedSynapses, by_lines
 from pcsim.kernels.scratch import Scratch
-from pcsim.kernels.steps import AddingSteps
+from pcsim.kernels.steps import AddingSteps, check_operands
 
 
 @dataclass(frozen=True)
@@ -252,6 +252,7 @@ class CpuKernels(AddingSteps):
         corrections = reference.adam_corrections(updates, beta1, beta2)
         constants = loops.AdamConstants(1 / len(activity), rate, beta1, beta2, *corrections, epsilon)
         first_moment, second_moment, bias_first, bias_second = moments
+        check_operands(weight, bias, error_above, activity)
         error, rates = by_neuron(error_above), self.rates(activation, activity)
         left, right = error, rates
         if by_lines(weight) and len(activity) == 1:  # then the same from the other end
@@ -296,6 +297,7 @@ class CpuKernels(AddingSteps):
         rate: float,
     ) -> float:
         """Add rate · [G, g] to weight and bias; return the mean |[G, g]|."""
+        check_operands(weight, bias, error_above, activity)
         batch, elements = len(activity), weight.size + bias.size
         if batch == 1:
             return self._rank_one_step(weight, bias, error_above[0], activity, activation, rate) / elements
@@ -325,6 +327,7 @@ class CpuKernels(AddingSteps):
         if not by_lines(weight):
             self.apply(online.Update(weight, error_copy, rates, rate))
         elif self.postponed.allowed:
+            self.settled(weight)  # of what it has learnt before, without a prediction in between
             self.postponed.put(weight, online.Update(weight.T, rates, error_copy, rate))
         else:
             self.apply(online.Update(weight.T, rates, error_copy, rate))

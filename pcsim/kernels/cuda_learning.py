@@ -19,6 +19,7 @@ from pcsim.kernels.cuda_device import Kernel, Number
 from pcsim.kernels.cuda_hebbian import Tile
 from pcsim.kernels.cuda_launch import Launcher, extent, flat, number_of, views
 from pcsim.kernels.cuda_numbers import DeviceNumber
+from pcsim.kernels.steps import check_operands
 
 Moments = tuple[DeviceArray, DeviceArray, DeviceArray, DeviceArray]
 MANY_UPDATES = 1e18  # n/(n + 1) is 1 in float64, and n + 1 is n: the decay counts as it is given
@@ -152,6 +153,7 @@ class CudaLearning(Launcher):
     ) -> None:
         """Form G_l and change the weight in one kernel, or G_l by a product first; `others` both take."""
         weight, bias, error_above, activity = operands
+        check_operands(*operands)
         number, tile = number_of(weight), self._tile or (ONE_SAMPLE if len(activity) == 1 else Tile())
         if tile.walks_far(len(activity), *weight.shape):
             gradient = self.scratch("gradient", weight.shape, weight.dtype)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Protocol
 
+from pcsim.errors import ShapeError
 from pcsim.kernels import ActivationName, Array
 from pcsim.kernels.reference import share_kept
 
@@ -55,3 +57,28 @@ class AddingSteps(ABC):
         kept = share_kept(updates, decay)
         mean_gradient[0] = kept * mean_gradient[0] + (1 - kept) * mean
         return scale * mean
+
+
+class Shaped(Protocol):
+    """An array, wherever it lies."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of each axis."""
+        ...
+
+
+def check_operands(weight: Shaped, bias: Shaped, error_above: Shaped, activity: Shaped) -> None:
+    """Refuse operands that do not fit: compiled loops look at no shape, and write wherever they are sent.
+
+    Raises:
+        ShapeError: says which shapes were given and expected.
+    """
+    batch, (outputs, inputs) = activity.shape[0], weight.shape
+    given = bias.shape, error_above.shape, activity.shape
+    expected = (outputs,), (batch, outputs), (batch, inputs)
+    if given != expected:
+        raise ShapeError(
+            "bias, error above and activity of shapes {}, {} and {} at a weight of shape {}: "
+            "expected {}, {} and {}".format(*given, weight.shape, *expected)
+        )

@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Protocol
 
 from pcsim.kernels import Array
-from pcsim.learning.adam import Adam, AdamLearner
-from pcsim.learning.mq import MQ, MQLearner
-from pcsim.learning.nlms import NLMS, NLMSLearner
-from pcsim.learning.sgd import SGD, SGDLearner
+from pcsim.learning.adam import Adam
+from pcsim.learning.mq import MQ
+from pcsim.learning.nlms import NLMS
+from pcsim.learning.sgd import SGD
 from pcsim.network.layer import Learner
-
-LEARNERS = (SGDLearner, MQLearner, AdamLearner, NLMSLearner)  # which leave all arithmetic to the kernels
 
 
 class LearningRule(Protocol):
@@ -22,4 +20,4 @@ class LearningRule(Protocol):
         ...
 
 
-__all__ = ["LEARNERS", "MQ", "NLMS", "SGD", "Adam", "Learner", "LearningRule"]
+__all__ = ["MQ", "NLMS", "SGD", "Adam", "Learner", "LearningRule"]

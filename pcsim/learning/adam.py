@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -42,6 +43,7 @@ class AdamLearner:
         updates: how many updates were made; shape (1,).
     """
 
+    one_step: ClassVar = True
     rule: Adam
     moments: tuple[Array, Array, Array, Array]
     updates: Array

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -46,6 +47,7 @@ class MQLearner:
         updates: how many updates were made; shape (1,).
     """
 
+    one_step: ClassVar = True
     rule: MQ
     mean_gradient: Array
     updates: Array

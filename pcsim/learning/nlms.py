@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from pcsim.errors import ShapeError
 from pcsim.kernels import ActivationName, Array, Kernels, LearningSteps, Synapses
@@ -20,6 +21,8 @@ class NLMS:
 @dataclass(frozen=True)
 class NLMSLearner:
     """NLMS at one connection; it has no state."""
+
+    one_step: ClassVar = True
 
     def learn(
         self,

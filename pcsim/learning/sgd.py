@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from pcsim.errors import refuse_unless
 from pcsim.kernels import ActivationName, Array, Kernels, LearningSteps, Synapses
@@ -26,6 +27,7 @@ class SGD:
 class SGDLearner:
     """SGD at one connection; it has no state."""
 
+    one_step: ClassVar = True
     rule: SGD
 
     def learn(

@@ -63,6 +63,15 @@ class Learner(Protocol):
         ...
 
 
+def takes_one_step(learner: object) -> bool:
+    """Return whether a learner makes one of the kernels' steps an update, with constants, and nothing else.
+
+    Then the step may be put off, done part by part, or recorded. A class says so by `one_step`; one that
+    inherits from it has to say so again.
+    """
+    return bool(vars(type(learner)).get("one_step", False))
+
+
 @runtime_checkable
 class PartwiseSynapses(Synapses, Protocol):
     """Synapses that need nothing as large as their layer to relax it, nor all windows at once to learn.
@@ -354,7 +363,7 @@ class Layer:
                 f"layer {self.traits.index} has no learning rule: make the layers with one, as in "
                 "network.layers(batch, pcsim.MQ(1e-3))"
             )
-        if self._parts is not None:
+        if self._parts is not None and takes_one_step(self.learner):
             ends = self.inbox[MessageKind.ERROR], self.activity
             kernels = self._parts.steps
             self.magnitude = self.learner.learn(kernels, self.weight, self.bias, *ends, "identity")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,7 +14,7 @@ import numpy as np
 from pcsim.engine.observer import Statistics
 from pcsim.errors import DataError, NonFiniteError, ShapeError
 from pcsim.kernels import Array, Kernels, reference
-from pcsim.network.layer import Layer
+from pcsim.network.layer import Layer, takes_one_step
 from pcsim.network.network import Network
 from pcsim.training.data import Dataset, Split, batches, check_batch
 
@@ -84,6 +85,12 @@ def evaluate(
         right += int((outputs.argmax(axis=1) == targets.argmax(axis=1)).sum())
         loss += 0.5 * float(((outputs - targets) ** 2).sum())
     return (right / samples if dataset.classes else float("nan")), loss / samples
+
+
+def _postponing(layers: Sequence[Layer]) -> AbstractContextManager[None]:
+    """Allow updates to wait, unless a learning rule of a user's own may look at what it has changed."""
+    patient = all(takes_one_step(unit.learner) for unit in layers[:-1])
+    return layers[0].kernels.postponing() if patient else nullcontext()
 
 
 def _validate(network: Network, dataset: Dataset, kernels: Kernels) -> tuple[float, float]:
@@ -173,7 +180,7 @@ def train(
     begun = time.perf_counter() - before
     for epoch in range(len(results) + 1, epochs + 1):
         energies = []
-        with engine.layers[0].kernels.postponing():
+        with _postponing(engine.layers):
             for inputs, targets in batches(dataset, batch, rng, shuffle, network.dtype):
                 with np.errstate(all="ignore"):  # what overflows is found and named by the check
                     engine.step(inputs, targets)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -87,6 +87,8 @@ class SharedLearner:
         wire: to the other replicas.
         ranks: of all replicas of this connection.
     """
+
+    one_step: ClassVar = True
 
     def __init__(self, rule: Learner, weight: Array, bias: Array, wire: Wire, ranks: tuple[int, ...]) -> None:
         self._rule, self._wire, self._ranks = rule, wire, ranks
