@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
-from numbers import Integral
+from math import inf
+from numbers import Integral, Real
 
 MOST_LISTED = 12  # names beside one that is close to the given one
 
@@ -103,6 +104,15 @@ def misshapen(what: str, given: object, expected: str) -> ShapeError:
 def whole(given: object, least: int) -> bool:
     """Whether this is a whole number, of Python or NumPy, and no less than `least`."""
     return isinstance(given, Integral) and not isinstance(given, bool) and int(given) >= least
+
+
+def real(
+    given: object, *, least: float = -inf, above: float = -inf, most: float = inf, below: float = inf
+) -> bool:
+    """Whether this is a number, of Python or NumPy, within bounds; infinity and NaN never are."""
+    if not isinstance(given, Real) or isinstance(given, bool):
+        return False
+    return least <= float(given) <= most and above < float(given) < below
 
 
 def nearest(given: object, known: Iterable[str]) -> str:

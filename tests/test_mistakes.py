@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import pcsim
-from pcsim.errors import ConfigurationError, ProgramError, ShapeError
+from pcsim.errors import ConfigurationError, DataError, ProgramError, ShapeError
 
 NETWORK = pcsim.Network.dense([3, 4, 2])
 IMAGES = np.zeros((6, 3)), np.zeros(6, np.int64)
@@ -72,6 +72,32 @@ def test_misspelt_constants_beside_a_torch_module():
         (lambda: experiment(dataset=IMAGES), ConfigurationError, "expected a pcsim.Dataset"),
         (lambda: experiment(network=[3, 2]), ConfigurationError, "expected a pcsim.Network"),
         (lambda: experiment(hardware="unit"), ConfigurationError, r"as in pcsim.unit\(\)"),
+        (lambda: experiment(storage="gzip"), ConfigurationError, "storage = 'gzip': expected a pcsim"),
+        (lambda: experiment(channels="x"), ConfigurationError, "channels = 'x': expected a pcsim"),
+        (lambda: experiment(shuffle="no"), ConfigurationError, "shuffle = 'no': expected True or False"),
+        (lambda: pcsim.MQ("1e-3"), ConfigurationError, "learning.rate = '1e-3': expected a value above 0"),
+        (lambda: pcsim.Adam(1e-3, beta1="0.9"), ConfigurationError, "learning.beta1 = '0.9'"),
+        (lambda: pcsim.SGD(True), ConfigurationError, "learning.rate = True"),
+        (lambda: pcsim.Schedule(step_size="0.1"), ConfigurationError, "step_size = '0.1': expected a value"),
+        (lambda: pcsim.Schedule(iterations=2.5), ConfigurationError, "iterations = 2.5: expected a whole"),
+        (lambda: pcsim.Network.dense([3, 2], dtype="half"), ConfigurationError, "known: float32, float64"),
+        (lambda: pcsim.Network.dense([3, 2], dtype=None), ConfigurationError, "dtype = 'None': known"),
+        (lambda: pcsim.Probe("a", ("error",), layers=1), ConfigurationError, "layers = 1: expected a tuple"),
+        (
+            lambda: pcsim.Dataset("f", IMAGES[0], np.zeros(6), IMAGES[0], np.zeros(6), 1.0, 2),
+            DataError,
+            "f: train labels of type float64: expected whole numbers",
+        ),
+        (
+            lambda: pcsim.FastEngine(program(), pcsim.Network.dense([3, 5, 2]).layers(2, RULE)),
+            ShapeError,
+            r"layers of \(3, 5, 2\) neurons: expected those of the program, \(3, 4, 2\)",
+        ),
+        (
+            lambda: pcsim.EventEngine(program(), NETWORK.layers(2, RULE)[:2], pcsim.unit(), 2),
+            ShapeError,
+            r"layers of \(3, 4\) neurons",
+        ),
         (lambda: experiment(seed=-3), ConfigurationError, "seed = -3: expected a whole number from 0"),
         (lambda: experiment(probes=pcsim.Probe("a", ("error",))), ConfigurationError, "a tuple of probes"),
         (lambda: pcsim.Program.build(NETWORK, "sequential"), ConfigurationError, "expected a pcsim.Schedule"),
@@ -141,6 +167,11 @@ def test_numbers_of_numpy_are_numbers():
     assert pcsim.Network.dense(np.array([3, 2])).sizes == (3, 2)
     made = experiment(seed=np.int64(3), batch=np.int32(2))
     assert (type(made.seed), made.seed, type(made.batch)) == (int, 3, int)
+    schedule = pcsim.Schedule(iterations=np.int64(2), step_size=np.float32(0.5))
+    assert (type(schedule.iterations), type(schedule.step_size)) == (int, float)
+    assert (
+        pcsim.Network.dense([3, 2], dtype=np.float64).dtype == pcsim.Network.dense([3, 2], dtype=float).dtype
+    )
 
 
 def test_objects_are_shown_in_a_line():

@@ -5,23 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from types import UnionType
 
-from pcsim.errors import ProgramError, misshapen, refuse_unless
+from pcsim.errors import ProgramError, ShapeError, misshapen, refuse_unless
 from pcsim.kernels import Array
 from pcsim.network.layer import Layer
 from pcsim.schedule.operation import Operation
+from pcsim.schedule.program import Program, Reaction
 
 
-def check_parts(plan: object, kind: type | UnionType, layers: Sequence[Layer] | None) -> None:
+def check_parts(plan: Program | Reaction, kind: type | UnionType, layers: Sequence[Layer] | None) -> None:
     """Refuse what is no program, or no layers.
 
     Raises:
         ConfigurationError: says what to give instead.
+        ShapeError: layers of another network.
     """
     program = "a pcsim.Program, as from pcsim.Program.build(network, schedule)"
     refuse_unless(isinstance(plan, kind), "program", plan, program)
     if layers is not None:
         good = isinstance(layers, Sequence) and all(isinstance(unit, Layer) for unit in layers)
         refuse_unless(good, "layers", layers, "layers, as from network.layers(batch, pcsim.MQ(1e-3))")
+        sizes, expected = tuple(unit.traits.size for unit in layers), plan.network.sizes
+        if sizes != expected:
+            raise ShapeError(f"layers of {sizes} neurons: expected those of the program, {expected}")
 
 
 def set_targets(layers: Sequence[Layer], inputs: Array, targets: Array) -> None:

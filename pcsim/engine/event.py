@@ -14,7 +14,7 @@ from pcsim.engine import fusion
 from pcsim.engine.channel import EXACT, ChannelSet, Letter, Mishap, Roundoff
 from pcsim.engine.checks import check_parts, checked_payload, set_targets
 from pcsim.engine.observer import Observer, Watching, onlookers
-from pcsim.engine.process import InOrder, Process, Reacting, write_agendas
+from pcsim.engine.process import InOrder, Process, Reacting, check_letters, write_agendas
 from pcsim.engine.script import Script, lines_of
 from pcsim.engine.state import Facts, learnt, relearn
 from pcsim.engine.totals import Event, Totals
@@ -187,7 +187,17 @@ class EventEngine:
             yield InOrder(self._agendas, self._units)
         else:
             yield Reacting(self._plan.order, self._plan.operations, self._units)
+            self._check_learning()
             yield InOrder(self._agendas, self._units)
+
+    def _check_learning(self) -> None:
+        """Refuse to learn from errors that a reactive order has never sent."""
+        if self._units is None:
+            return
+        for layer, agenda in self._agendas.items():
+            for operation, needed in agenda:
+                if not needed:  # of what is sent in the learning phase itself
+                    check_letters(operation, self._units[layer])
 
     def _until_rest(self, process: Process, now: float) -> float:
         """Run until nobody acts and nothing is under way; return the time of the last event."""

@@ -7,17 +7,20 @@ message. It also decides when a message that has arrived is put into the inbox.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
+from pcsim.errors import ProgramError
 from pcsim.network.layer import Layer, MessageKind
 from pcsim.schedule.freshness import Freshness
 from pcsim.schedule.message import Fate, Message
 from pcsim.schedule.operation import Operation, Operations, Place
 from pcsim.schedule.orders import ReactiveOrder
+
+LONGEST_LIFE = 1000  # operations that a layer may yield in a mini-batch, for each iteration and the sweep
 
 Door = tuple[int, MessageKind]  # a layer and the kind of message that comes in there
 Agendas = Mapping[int, Sequence[tuple[Operation, tuple[tuple[Door, int], ...]]]]  # by layer
@@ -85,6 +88,20 @@ class _LetterBox:
     read: int = 0
 
 
+def check_letters(operation: Operation, unit: Layer) -> None:
+    """Refuse an operation that reads a message of a kind that has never come.
+
+    Raises:
+        ProgramError: it does.
+    """
+    for kind in MessageKind:
+        if Place.inbox(operation.layer, kind) in operation.reads and kind not in unit.inbox:
+            raise ProgramError(
+                f"{operation} reads its inbox, where no {kind} has come yet: "
+                "expected an order that sends it first; yield None to wait for a message"
+            )
+
+
 class InOrder:
     """Every layer works through its own part of a fixed list, waiting for the messages that it needs.
 
@@ -126,12 +143,18 @@ class InOrder:
 
 
 class Reacting:
-    """Every layer acts on whatever is in its inbox whenever something arrives: no barrier, no list."""
+    """Every layer acts on whatever is in its inbox whenever something arrives: no barrier, no list.
+
+    Raises:
+        ProgramError: here or later, an order that yields no operations of the layer, or has no end.
+    """
 
     def __init__(self, order: ReactiveOrder, ops: Operations, units: Sequence[Layer] | None) -> None:
         self._units = units
         self._freshness = Freshness()
-        self._life = [order(ops, layer) for layer in range(ops.top + 1)]
+        self._name = getattr(order, "__name__", repr(order))
+        self._life = [self._begin(order, ops, layer) for layer in range(ops.top + 1)]
+        self._limit, self._yielded = LONGEST_LIFE * (len(ops.step_sizes) + 1), [0] * (ops.top + 1)
         self._news = [False] * (ops.top + 1)
         self._waits = [False] * (ops.top + 1)
 
@@ -145,9 +168,43 @@ class Reacting:
             operation = next(self._life[layer], None)
             if operation is None:
                 self._waits[layer] = True
-            elif not self._freshness.is_stale(operation):
+                continue
+            self._check(layer, operation)
+            if not self._freshness.is_stale(operation):
                 self._freshness.note(operation)
                 return operation
+
+    def _begin(self, order: ReactiveOrder, ops: Operations, layer: int) -> Iterator[Operation | None]:
+        """Return what will yield a layer's operations."""
+        try:
+            life = order(ops, layer)
+        except TypeError as error:
+            raise ProgramError(
+                f"order '{self._name}': {error}: expected a function of operations and layer"
+            ) from error
+        if not isinstance(life, Iterator):
+            raise ProgramError(
+                f"order '{self._name}' returns {life!r}: write it as a generator of operations"
+            )
+        return life
+
+    def _check(self, layer: int, operation: Operation) -> None:
+        """Refuse what no layer can do, and a life without an end."""
+        if not isinstance(operation, Operation):
+            raise ProgramError(
+                f"order '{self._name}' yields {operation!r} for layer {layer}: expected operations, "
+                "or None to wait"
+            )
+        if operation.layer != layer:
+            raise ProgramError(f"order '{self._name}' yields {operation} for layer {layer}: expected its own")
+        if self._units is not None:
+            check_letters(operation, self._units[layer])
+        self._yielded[layer] += 1
+        if self._yielded[layer] > self._limit:
+            raise ProgramError(
+                f"order '{self._name}': layer {layer} has yielded {self._limit} operations in one mini-batch "
+                "and goes on: expected an order that ends, as after T relaxations"
+            )
 
     def receive(self, message: Message) -> None:
         """Put a message straight into the inbox and wake the layer; one that is missing only wakes it."""

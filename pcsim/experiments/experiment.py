@@ -90,6 +90,11 @@ class Experiment:
         check_rule("rule", self.rule)
         check_kind("schedule", self.schedule, Schedule)
         check_kind("hardware", self.hardware, Hardware)
+        for setting, kind in (("storage", Storage), ("channels", Channels)):
+            given = getattr(self, setting)
+            expected = f"a pcsim.{kind.__module__.removeprefix('pcsim.')}.{kind.__name__}"
+            refuse_unless(isinstance(given, kind), setting, given, expected)
+        refuse_unless(isinstance(self.shuffle, bool), "shuffle", self.shuffle, "True or False")
         refuse_unless(
             isinstance(self.probes, tuple | list) and all(isinstance(one, Probe) for one in self.probes),
             "probes",
@@ -200,7 +205,12 @@ def describe_rule(rule: LearningRule) -> str:
     if named is None and type(rule).__repr__ is object.__repr__:
         constants = ", ".join(f"{name}={value!r}" for name, value in vars(rule).items())
         named = f"{type(rule).__qualname__}({constants})"
-    return re.sub(r" at 0x[0-9a-f]+", "", named or repr(rule))
+    return without_addresses(named or repr(rule))
+
+
+def without_addresses(text: str) -> str:
+    """Return what Python says of an object without where it lies in this process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", text)
 
 
 def check_channels(experiment: Experiment, engine: str) -> None:

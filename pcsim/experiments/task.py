@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
@@ -10,7 +12,7 @@ from pcsim.engine.distributed.plan import Distribution
 from pcsim.errors import ConfigurationError, nearest
 from pcsim.experiments.clocks import describe_clock
 from pcsim.experiments.distributed import check_distributed
-from pcsim.experiments.experiment import Experiment, check_channels
+from pcsim.experiments.experiment import Experiment, check_channels, without_addresses
 from pcsim.schedule.program import Program, Reaction
 from pcsim.training.loop import check_fit
 
@@ -87,6 +89,24 @@ class Task:
         """Return everything that decides the numbers, fit for JSON."""
         clock = describe_clock(self.experiment.hardware)
         described = self.experiment.describe() | {"engine": self.engine, "hardware": clock}
+        if self.plan is not None and self.experiment.schedule.own:  # a name says nothing of what it does
+            described["schedule"] |= {"operations": _digest(self.plan)}
         if self.distribution.replicas > 1:  # they round differently; the number of processes decides nothing
             described["replicas"] = self.distribution.replicas
         return described
+
+
+def _digest(plan: Program | Reaction) -> str:
+    """Return a fingerprint of what an own order does, as far as a list of operations or its source tells."""
+    if isinstance(plan, Program):
+        told = [
+            f"{one} {one.iteration} {one.sends} {sorted(map(str, one.reads))} {sorted(map(str, one.writes))} "
+            f"{without_addresses(repr(one.action))}"
+            for one in plan.operations
+        ]
+    else:
+        try:
+            told = [inspect.getsource(plan.order)]
+        except (OSError, TypeError):
+            told = []
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from pcsim.errors import refuse_unless
+from pcsim.errors import real, refuse_unless
 from pcsim.kernels import ActivationName, Array, Kernels, LearningSteps, Synapses
 from pcsim.kernels.layout import roomy_zeros
 
@@ -22,11 +22,11 @@ class Adam:
     epsilon: float = 1e-8
 
     def __post_init__(self) -> None:
-        refuse_unless(0 < self.rate < float("inf"), "learning.rate", self.rate, "a value above 0")
+        refuse_unless(real(self.rate, above=0), "learning.rate", self.rate, "a value above 0")
         for name in ("beta1", "beta2"):
             beta = getattr(self, name)
-            refuse_unless(0 <= beta < 1, f"learning.{name}", beta, "a value from 0 to below 1")
-        refuse_unless(self.epsilon > 0, "learning.epsilon", self.epsilon, "a value above 0")
+            refuse_unless(real(beta, least=0, below=1), f"learning.{name}", beta, "a value from 0 to below 1")
+        refuse_unless(real(self.epsilon, above=0), "learning.epsilon", self.epsilon, "a value above 0")
 
     def __call__(self, weight: Array, bias: Array) -> AdamLearner:
         """Return the learner of one connection."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from pcsim.errors import refuse_unless
+from pcsim.errors import real, refuse_unless
 from pcsim.kernels import ActivationName, Array, Kernels, LearningSteps, Synapses
 
 
@@ -28,10 +28,12 @@ class MQ:
     decay: float = 0.9999
 
     def __post_init__(self) -> None:
-        refuse_unless(0 < self.rate < float("inf"), "learning.rate", self.rate, "a value above 0")
-        refuse_unless(self.minimum_rate >= 0, "learning.minimum_rate", self.minimum_rate, "0 or more")
-        refuse_unless(self.r >= 0, "learning.r", self.r, "0 or more")
-        refuse_unless(0 <= self.decay <= 1, "learning.decay", self.decay, "a value from 0 to 1")
+        refuse_unless(real(self.rate, above=0), "learning.rate", self.rate, "a value above 0")
+        refuse_unless(
+            real(self.minimum_rate, least=0), "learning.minimum_rate", self.minimum_rate, "0 or more"
+        )
+        refuse_unless(real(self.r, least=0), "learning.r", self.r, "0 or more")
+        refuse_unless(real(self.decay, least=0, most=1), "learning.decay", self.decay, "a value from 0 to 1")
 
     def __call__(self, weight: Array, bias: Array) -> MQLearner:
         """Return the learner of one connection."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pcsim.errors import refuse_unless
+from pcsim.errors import real, refuse_unless
 from pcsim.kernels import ActivationName, Array, Kernels, LearningSteps, Synapses
 
 
@@ -16,7 +16,7 @@ class SGD:
     rate: float
 
     def __post_init__(self) -> None:
-        refuse_unless(0 < self.rate < float("inf"), "learning.rate", self.rate, "a value above 0")
+        refuse_unless(real(self.rate, above=0), "learning.rate", self.rate, "a value above 0")
 
     def __call__(self, weight: Array, bias: Array) -> SGDLearner:
         """Return the learner of one connection."""

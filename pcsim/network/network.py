@@ -8,6 +8,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Literal, TypedDict, Unpack, get_args
 
 import numpy as np
+import numpy.typing as npt
 
 from pcsim.architecture import Architecture, ConvLayer, DenseLayer, parse
 from pcsim.errors import ConfigurationError, ShapeError, nearest, refuse_unless, whole
@@ -45,7 +46,7 @@ class Constants(TypedDict, total=False):
     proximal_step: float
     precision: Sequence[float] | None
     activity_decay: Sequence[float] | None
-    dtype: str
+    dtype: npt.DTypeLike
     seed: int
     parameters: Sequence[tuple[Array, Array]] | None
     learn_output_from: LearnFrom
@@ -122,11 +123,12 @@ class Network:
         """Build a network of given shapes; see `of`."""
         _check_constants(constants)
         given: Constants = {**DEFAULTS, **constants}
+        dtype = _name_of(given["dtype"])
         sizes, depth = architecture.sizes, len(architecture.sizes)
         activation, output = given["activation"], given["output"]
         _check_name("activation", activation, get_args(ActivationName))
         _check_name("output", output, get_args(OutputName))
-        _check_name("dtype", given["dtype"], ("float32", "float64"))
+        _check_name("dtype", dtype, ("float32", "float64"))
         _check_name("learn_output_from", given["learn_output_from"], get_args(LearnFrom))
         step, seed = given["proximal_step"], given["seed"]
         refuse_unless(
@@ -153,7 +155,7 @@ class Network:
             )
             for layer, size in enumerate(sizes)
         )
-        drawn = _parameters(connections, given["parameters"], np.dtype(given["dtype"]), seed)
+        drawn = _parameters(connections, given["parameters"], np.dtype(dtype), seed)
         return cls(sizes, traits, connections, drawn, given["learn_output_from"])
 
     @classmethod
@@ -340,6 +342,14 @@ def _checked_sizes(sizes: Sequence[int]) -> list[int]:
             "as in [64, 32, 10]"
         )
     return [int(size) for size in given]
+
+
+def _name_of(dtype: npt.DTypeLike) -> str:
+    """Return the name of a type of numbers, given as NumPy knows it; what it does not know as it is."""
+    try:
+        return "None" if dtype is None else np.dtype(dtype).name
+    except TypeError:
+        return str(dtype)
 
 
 def _check_name(what: str, given: str, known: tuple[str, ...]) -> None:

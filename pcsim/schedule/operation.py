@@ -153,6 +153,8 @@ class Operations:
 
     def clamp(self, layer: int, iteration: int = 0) -> Operation:
         """ĥ_0 = x, or ĥ_L towards y; a soft clamp looks at the prediction too."""
+        if layer not in (0, self.top):
+            raise ProgramError(f"clamp(layer {layer}): expected the input, 0, or the output, {self.top}")
         soft = layer == self.top and self.network.soft_clamp
         reads, action = _places(layer, "target inbox.prediction" if soft else "target"), Layer.clamp
         if soft and self.refreshing:
@@ -161,6 +163,7 @@ class Operations:
 
     def predict(self, layer: int, iteration: int = 0) -> Operation:
         """Send p_{l+1} up."""
+        self._check_sender("predict", layer)
         connection = self.network.connections[layer]
         return Operation(
             "predict",
@@ -176,6 +179,8 @@ class Operations:
 
     def compare(self, layer: int, iteration: int = 0) -> Operation:
         """Form e_l and send it down."""
+        if layer not in range(1, self.top + 1):
+            raise ProgramError(f"compare(layer {layer}): expected a layer from 1 to {self.top}")
         return Operation(
             "compare",
             layer,
@@ -218,6 +223,7 @@ class Operations:
 
     def learn(self, layer: int, iteration: int) -> Operation:
         """Update W_l and b_l."""
+        self._check_sender("learn", layer)
         return Operation(
             "learn",
             layer,
@@ -271,6 +277,11 @@ class Operations:
             yield self.compare_target(iteration)
         for layer in self.senders:
             yield self.learn(layer, iteration)
+
+    def _check_sender(self, name: str, layer: int) -> None:
+        """Refuse a layer that owns no connection."""
+        if layer not in self.senders:
+            raise ProgramError(f"{name}(layer {layer}): expected a layer from 0 to {self.top - 1}")
 
     def _memory(self, layer: int) -> frozenset[Place]:
         """Return where a layer keeps what its connection needs of its last prediction, if it does."""

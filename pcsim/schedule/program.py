@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from pcsim.errors import ConfigurationError, ProgramError, check_kind, nearest
+from pcsim.errors import ConfigurationError, ProgramError, check_kind, nearest, real, refuse_unless, whole
 from pcsim.network.layer import Layer, MessageKind
 from pcsim.network.network import Network
 from pcsim.schedule import locality
@@ -50,17 +50,13 @@ class Schedule:
             raise ConfigurationError(
                 f"schedule.order = {self.order!r}: expected a name or a function that yields operations"
             )
-        if type(self.iterations) is not int or not isinstance(self.step_size, float | int):
-            raise ConfigurationError(
-                f"schedule.iterations = {self.iterations!r}, step_size = {self.step_size!r}: "
-                "expected a whole number and a number"
-            )
         if isinstance(self.order, str) and self.order not in ORDERS:
             raise ConfigurationError(f"schedule.order = '{self.order}': {nearest(self.order, ORDERS)}")
-        if self.iterations < 0:
-            raise ConfigurationError(f"schedule.iterations = {self.iterations}: expected 0 or more")
-        if not 0 < self.step_size < float("inf"):
-            raise ConfigurationError(f"schedule.step_size = {self.step_size}: expected a value above 0")
+        iterations, step = self.iterations, self.step_size
+        refuse_unless(whole(iterations, 0), "schedule.iterations", iterations, "a whole number from 0")
+        refuse_unless(real(step, above=0), "schedule.step_size", step, "a value above 0")
+        object.__setattr__(self, "iterations", int(iterations))  # JSON knows none of NumPy's
+        object.__setattr__(self, "step_size", float(step))
         if self.step_decay not in ("harmonic", "none"):
             raise ConfigurationError(
                 f"schedule.step_decay = '{self.step_decay}': expected 'harmonic' or 'none'"

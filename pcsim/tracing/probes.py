@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 import numpy.typing as npt
 
-from pcsim.errors import ConfigurationError, TraceError, refuse_unless
+from pcsim.errors import ConfigurationError, TraceError, refuse_unless, whole
 from pcsim.network.layer import Layer, MessageKind
 from pcsim.network.network import Network
 from pcsim.schedule.operation import Operation
@@ -104,6 +104,9 @@ class Probe:
             self.record,
             f"a tuple of {', '.join(known)}",
         )
+        layers = self.layers
+        fine = layers is None or (isinstance(layers, tuple) and all(whole(one, 0) for one in layers))
+        refuse_unless(fine, f"{where} layers", layers, "a tuple of layers, as in (1, 2), or None for all")
         good = self.samples >= 1 if isinstance(self.samples, int) else _distinct_indices(self.samples)
         refuse_unless(good, f"{where} samples", self.samples, "1 or more, or a tuple of different indices")
         refuse_unless(self.every >= 1, f"{where} every", self.every, "1 or more")

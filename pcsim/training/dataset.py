@@ -47,7 +47,7 @@ class Dataset:
         validation_targets: as train_targets.
 
     Raises:
-        DataError: the shape has another number of values than a sample.
+        DataError: the shape has another number of values than a sample, or labels are no whole numbers.
     """
 
     name: str
@@ -68,6 +68,14 @@ class Dataset:
                 f"{self.name}: shape {self.shape} of samples with {self.features} values: "
                 f"expected {math.prod(self.shape)} values"
             )
+
+        if self.classes and self.target == "label":
+            for name, (_, targets) in self.splits.items():
+                if not np.issubdtype(targets.dtype, np.integer):
+                    raise DataError(
+                        f"{self.name}: {name} labels of type {targets.dtype}: expected whole numbers, as "
+                        "from targets.astype(np.int64); classes = 0 learns values"
+                    )
 
     @property
     def features(self) -> int:

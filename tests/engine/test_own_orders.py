@@ -95,6 +95,10 @@ def test_engines_take_turns_on_the_same_units(data):
         (lambda ops: ops.relax(1, 0), r"relax\(layer 1\) in iteration 0.*from 1 to 3"),
         (lambda ops: ops.relax(1, 4), r"iteration 4"),
         (lambda ops: ops.relax(3, 1), r"hidden layers 1 to 2"),
+        (lambda ops: ops.clamp(1, 1), r"clamp\(layer 1\): expected the input, 0, or the output, 3"),
+        (lambda ops: ops.learn(3, 1), r"learn\(layer 3\): expected a layer from 0 to 2"),
+        (lambda ops: ops.predict(3), r"predict\(layer 3\): expected a layer from 0 to 2"),
+        (lambda ops: ops.compare(0), r"compare\(layer 0\): expected a layer from 1 to 3"),
         (lambda ops: ops.compare(2, -1), r"iteration -1: expected 0 to 3"),
         (lambda ops: ops.compare(2, 99), r"iteration 99"),
         (lambda ops: replace(ops.compare(2, 1), layer=7), r"layer 7: expected 0 to 3"),
@@ -259,7 +263,7 @@ def test_schedules_want_a_name_or_a_function(order):
 @pytest.mark.parametrize(("iterations", "step_size"), [(2.5, 0.1), ("3", 0.1), (True, 0.1), (3, "a")])
 def test_schedules_want_numbers(iterations, step_size):
     """Half an iteration, or a text, is no T."""
-    with pytest.raises(ConfigurationError, match="expected a whole number and a number"):
+    with pytest.raises(ConfigurationError, match=r"expected a (whole number|value above 0)"):
         pcsim.Schedule("sequential", iterations, step_size)
 
 
@@ -285,3 +289,74 @@ def test_own_reactive_order(network, data):
     assert relaxed == [2, 1]
     with pytest.raises(ConfigurationError, match="order 'once' depends on when messages arrive"):
         pcsim.Program.build(network, schedule)
+
+
+def input_alone(ops, layer):
+    """Clamps the input and predicts; other layers wait for ever."""
+    if layer == 0:
+        yield from (ops.clamp(0), ops.predict(0))
+
+
+def at_once(ops, layer):
+    """Compares before anything has come."""
+    yield ops.compare(layer) if layer else ops.clamp(0)
+
+
+def foreign(ops, layer):
+    """Lets every layer act for the first one."""
+    yield ops.clamp(0)
+
+
+def a_list(ops, layer):
+    """Yields all operations at once."""
+    yield [ops.clamp(0)]
+
+
+def no_generator(ops, layer):
+    """Forgets to yield."""
+
+
+def of_operations(ops):
+    """A fixed order, taken for a reactive one."""
+    yield from ops.forward_sweep()
+
+
+def endless(ops, layer):
+    """Never waits and never ends."""
+    while True:
+        yield ops.clamp(0) if layer == 0 else None
+
+
+def answers_for_ever(ops, layer):
+    """Every message is answered by another one."""
+    if layer == 0:
+        yield from (ops.clamp(0), ops.predict(0))
+        return
+    yield None
+    if layer == ops.top:
+        while True:
+            yield from (ops.clamp(layer), ops.compare(layer), None)
+    yield from (ops.initialise(layer), ops.predict(layer), None)
+    while True:
+        yield from (ops.compare(layer, 1), ops.relax(layer, 1), ops.predict(layer, 1), None)
+
+
+@pytest.mark.parametrize(
+    ("order", "saying"),
+    [
+        (input_alone, r"learn\(layer 0\) reads its inbox, where no error has come yet"),
+        (at_once, r"compare\(layer 1\) reads its inbox, where no prediction has come yet"),
+        (foreign, r"yields clamp\(layer 0\) for layer 1: expected its own"),
+        (a_list, "for layer 0: expected operations, or None to wait"),
+        (no_generator, "returns None: write it as a generator"),
+        (of_operations, "2 were given: expected a function of operations and layer"),
+        (endless, "layer 0 has yielded 4000 operations in one mini-batch and goes on"),
+        (answers_for_ever, "has yielded 4000 operations in one mini-batch and goes on"),
+    ],
+)
+def test_slips_in_a_reactive_order(network, data, order, saying):
+    """They gave errors of Python's from inside the engine, or hung."""
+    schedule = pcsim.Schedule(pcsim.Reactive(order), iterations=3)
+    units = network.layers(5, pcsim.SGD(0.1))
+    with pytest.raises(ProgramError, match=saying):
+        pcsim.EventEngine(schedule.plan(network), units, pcsim.unit(), 5).step(*data)

@@ -154,6 +154,26 @@ def test_samples_have_a_digest():
     assert plain.digest() == dataclasses.replace(plain, name="another", train_inputs=inputs.copy()).digest()
 
 
+def lowest_learns(ops):
+    yield from ops.forward_sweep()
+    yield ops.learn(0, 0)
+
+
+def highest_learns(ops):
+    yield from ops.forward_sweep()
+    yield ops.learn(1, 0)
+
+
+def test_an_edited_order_is_refused(tmp_path, monkeypatch):
+    """An own order has the name that it had before, whatever it lists today."""
+    monkeypatch.setattr(highest_learns, "__name__", lowest_learns.__name__)
+    first, second = (pcsim.Schedule(one, iterations=1) for one in (lowest_learns, highest_learns))
+    run(small(schedule=first), checkpoint=tmp_path, until=1)
+    with pytest.raises(CheckpointError, match=r"schedule.operations is \w+ in the checkpoint"):
+        run(small(schedule=second), checkpoint=tmp_path, resume=True)
+    run(small(schedule=first), checkpoint=tmp_path, resume=True)
+
+
 OWN_RULES = """
 import sys
 import pcsim
