@@ -110,6 +110,7 @@ class Recorder:
         self._rounding = dict(rounding)
         self._events = _event_table(writer, rows, self._event_names, self._rounding)
         self._learning = _learning_table(writer, splits)
+        self._summarised = -1
 
     @property
     def active(self) -> bool:
@@ -146,14 +147,17 @@ class Recorder:
             self.record_summary()
 
     def record_summary(self) -> None:
-        """Write a summary row whatever the step: after a failure, the last thing there is to know."""
+        """Write a summary row, if the step has none: after a failure, the last thing there is to know."""
+        if self._summarised == self._step:
+            return
         free_energy, squared_error = self._energies.rows()
         magnitudes = [unit.update_magnitude for unit in self._units[:-1]]
         self._summary.gather(self._step, *free_energy, *squared_error, *magnitudes)
+        self._summarised = self._step
 
     def record_timeline(self, timeline: Sequence[TimelineEvent]) -> None:
-        """Write all events of this training step, if it is one of those that are kept."""
-        if not self.active or not timeline:
+        """Write all events of this training step; ask whether it is `active` before a timeline is made."""
+        if not timeline:
             return
         names = {name: code for code, name in enumerate(self._event_names)}
         columns: dict[str, list[Any]] = {
