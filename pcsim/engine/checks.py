@@ -30,7 +30,7 @@ def check_parts(plan: Program | Reaction, kind: type | UnionType, layers: Sequen
 
 
 def set_targets(layers: Sequence[Layer], inputs: Array, targets: Array) -> None:
-    """Hand x to the input layer and y to the output layer.
+    """Hand x to the input layer and y to the output layer; forget norms, which another program may have told.
 
     Raises:
         ShapeError: an array is not (batch, n) of its layer; broadcasting would hide a mistake.
@@ -39,6 +39,9 @@ def set_targets(layers: Sequence[Layer], inputs: Array, targets: Array) -> None:
         if getattr(array, "shape", None) != layer.activity.shape:
             raise misshapen(name, array, str(layer.activity.shape))
         layer.target = layer.kernels.load(array, layer.target)
+    for layer in layers:
+        if layer.norm_below:
+            layer.norm_below[0] = 0
 
 
 def checked_payload(operation: Operation, payload: Array | None, shape: tuple[int, ...]) -> Array:

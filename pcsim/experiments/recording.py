@@ -20,7 +20,6 @@ from pcsim.experiments.provenance import computed_by
 from pcsim.experiments.task import Task
 from pcsim.kernels import Kernels
 from pcsim.network.layer import Layer
-from pcsim.schedule.program import Program
 from pcsim.tracing import provenance
 from pcsim.tracing.probes import Probe
 from pcsim.tracing.reader import open_trace
@@ -106,7 +105,7 @@ def make_recorder(
         probes_of(task),
         every=experiment.record_every,
         training_steps=experiment.training_steps,
-        names=[one.name for one in task.plan.operations] if isinstance(task.plan, Program) else (),
+        names=() if task.plan is None else task.plan.names,
         splits=[split for split in experiment.dataset.splits if split != "train"],
         rounding=ROUNDING_FIELDS if experiment.channels.round else {},
     )

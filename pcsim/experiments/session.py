@@ -94,8 +94,8 @@ class Session:
             self.progress.begin(f"{self.task.experiment.name} {self.task.order}", max(steps, 0))
 
     def _after_step(self) -> None:
-        engine, recorder = self.setup.engine, self.setup.recorder
-        if recorder is not None and self.task.experiment.events and isinstance(engine, EventEngine):
+        engine, recorder, events = self.setup.engine, self.setup.recorder, self.task.experiment.events
+        if recorder is not None and recorder.active and events and isinstance(engine, EventEngine):
             recorder.record_timeline(engine.timeline)
         if self.progress is not None:
             self.progress.step()

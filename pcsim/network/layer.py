@@ -123,8 +123,8 @@ class Layer:
         outgoing: the buffer (batch, n_{l+1}) in which the next prediction is formed.
         compared: ½‖e_l‖² as `compare` has found it, if its kernels did; see `squared_error`.
         magnitude: mean |Δ| of the last learning step as the kernels returned it; see `update_magnitude`.
-        norm_below: N_{l−1} = ‖f(ĥ_{l−1})‖² + 1 as the layer below has told it, (1,).
-        knows_norm: whether it has.
+        norm_below: N_{l−1} = ‖f(ĥ_{l−1})‖² + 1 as the layer below has told it in this mini-batch, (1,); 0 if
+            it has not.
         weight: W_l as a matrix, (n_{l+1}, n_l), of a convolution (channels, terms).
     """
 
@@ -146,7 +146,6 @@ class Layer:
         self.compared: float | None = None
         self.magnitude: SupportsFloat = 0.0
         self.norm_below: Array = np.zeros(1)
-        self.knows_norm = False
         if connection is not None and parameters is not None:
             self.synapses = connection.synapses(kernels, batch, dtype)
             self._parts = self.synapses if isinstance(self.synapses, PartwiseSynapses) else None
@@ -261,7 +260,6 @@ class Layer:
     def take_norm(self) -> None:
         """Keep the N_{l−1} that lies in the inbox."""
         self.norm_below[0] = np.asarray(self.inbox[MessageKind.PREDICTION])[0, 0]
-        self.knows_norm = True
 
     def clamp_by_norm(self) -> None:
         """ĥ_L = (1 − m) y + m out(p_L), m = 1/(1 + β N_{L−1}); the constant mix is that for N_{L−1} = 1."""
@@ -381,7 +379,7 @@ class Layer:
         With refreshed precisions it is that of β Loss(ĥ_L) + ½ Σ_l ‖e_l‖²/N_{l−1}.
         """
         traits = self.traits
-        if self.knows_norm:
+        if self.norm_below:  # of one number; to take it out would cost more than all else here
             return self._energy_by_norm(squared_error, float(self.norm_below[0]))
         if traits.output is None:
             if traits.activity_decay == 0:  # most often, and while others wait

@@ -99,12 +99,21 @@ def check(operations: Sequence[Operation], layers: Sequence[Layer]) -> None:
     for operation in operations:
         _check_declaration(operation, len(layers) - 1)
     # Operations of several iterations are alike if what they declare and what they do is the same.
-    distinct = {(replace(operation, iteration=0), operation.action): operation for operation in operations}
+    distinct = {(replace(operation, iteration=0), _deed(operation)): operation for operation in operations}
     with _borrowed(layers):
         rng = np.random.default_rng(0)
         for operation in distinct.values():
             for _ in range(REHEARSALS):
                 _rehearse(operation, layers, rng)
+
+
+def _deed(operation: Operation) -> object:
+    """Return what operations that do the same share: their action, or which one it is if it has no hash."""
+    try:
+        hash(operation.action)
+    except TypeError:
+        return id(operation.action)
+    return operation.action
 
 
 def _check_declaration(operation: Operation, top: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from typing import Literal
 
 import numpy as np
@@ -19,6 +20,7 @@ from pcsim.schedule.orders import ORDERS, Order, Reactive, ReactiveOrder
 from pcsim.schedule.precisions import CONSTANT, PRECISIONS, check_precisions
 
 LASTING = frozenset({"weight", "bias", "learner", "target"})  # in place before a mini-batch begins
+LIFE = 16  # operations and waits an iteration, for which a reactive layer is followed to learn names
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,20 @@ class Reaction:
         """T, the most often that a layer relaxes."""
         return len(self.operations.step_sizes)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of what layers do within 16 (T + 1) operations and waits each, if no wait is in vain."""
+        lives = (self._life(layer) for layer in range(self.network.top + 1))
+        return tuple(dict.fromkeys(operation.name for life in lives for operation in life))
+
+    def _life(self, layer: int) -> Iterator[Operation]:
+        """Yield what a layer does if there is always news; most lives have no end."""
+        life = self.order(self.operations, layer)
+        try:
+            yield from filter(None, islice(life, LIFE * (self.iterations + 1)))
+        except Exception:  # with so much news a user's own may go wrong where with less it does not
+            return
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -192,6 +208,11 @@ class Program:
                 "`yield from ops.forward_sweep()`"
             )
         return cls(network, tuple(needed), schedule.iterations)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of its operations, each once."""
+        return tuple(dict.fromkeys(operation.name for operation in self.operations))
 
     def cost(self, batch: int) -> Cost:
         """Count the work of one mini-batch of `batch` samples."""

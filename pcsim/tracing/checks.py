@@ -17,7 +17,7 @@ import numpy as np
 
 from pcsim.errors import TraceError
 from pcsim.places import what_is
-from pcsim.tracing.schema import FORMAT, SCHEMA_VERSION, SIZE_ONLY, decode
+from pcsim.tracing.schema import FORMAT, SCHEMA_VERSION, SIZE_ONLY, plain
 
 LARGEST_CHUNK = (
     2**27
@@ -96,7 +96,7 @@ def check_schema(path: Path, attributes: dict[str, Any]) -> None:
 
 
 def attributes_of(item: h5py.Group | h5py.Dataset) -> dict[str, Any]:
-    """Return an object's attributes that are numbers or text, JSON decoded; not those of dimension scales.
+    """Return an object's attributes that are numbers or text; not those of dimension scales.
 
     Of other types, such as lists of any length, a damaged one crashes the process (HDF5 2.0).
 
@@ -109,7 +109,7 @@ def attributes_of(item: h5py.Group | h5py.Dataset) -> dict[str, Any]:
             identifier = item.attrs.get_id(name)
             _check_size(item, f"attribute '{name}'", identifier.shape or (), identifier.dtype.itemsize)
             if _is_plain(identifier.dtype):
-                found[name] = decode(item.attrs[name])
+                found[name] = plain(item.attrs[name])
     return found
 
 

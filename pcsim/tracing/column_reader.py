@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from pcsim.errors import TraceError
 from pcsim.tracing.checks import attributes_of
 from pcsim.tracing.damage import OTHERS
-from pcsim.tracing.limits import Limits
+from pcsim.tracing.limits import Limits, code_limits
 from pcsim.tracing.live_file import LiveFile
+from pcsim.tracing.schema import flags_of
 
 # What one axis of a column can be asked for.
 Index: TypeAlias = int | slice | EllipsisType | NDArray[Any]
@@ -29,6 +30,7 @@ class ColumnReader:
         shape: (rows, *fixed dimensions).
         dtype: type of its numbers.
         attributes: `long_name`, `units`, `flag_meanings`, ….
+        flags: meanings of its codes 0, 1, 2, …; empty if it holds no codes.
     """
 
     def __init__(
@@ -48,8 +50,8 @@ class ColumnReader:
         self.dtype: np.dtype[Any]
         self.attributes: dict[str, Any]
         self.shape, self.dtype, self._chunk_rows, self.attributes = file.read(described, *OTHERS)
-        meanings = str(self.attributes.get("flag_meanings", "")).split()
-        self._limits = Limits(0, len(meanings) - 1) if meanings else limits
+        self.flags = flags_of(self.attributes)
+        self._limits = code_limits(self.flags) or limits
 
     @property
     def row_bytes(self) -> int:

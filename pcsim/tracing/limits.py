@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,11 @@ class Limits:
         if self.highest < HUGE:
             return f"{self.lowest:g} to {self.highest:g}"
         return f"a finite number from {self.lowest:g}"
+
+
+def code_limits(flags: Sequence[str]) -> Limits | None:
+    """Return what a column may hold whose codes have these meanings; None if it has no codes."""
+    return Limits(0, len(flags) - 1) if flags else None
 
 
 def event_limits(run: Mapping[str, Any]) -> dict[str, Limits]:

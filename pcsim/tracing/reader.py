@@ -12,7 +12,7 @@ from pcsim.errors import TraceError, nearest
 from pcsim.tracing.checks import attributes_of, check_hdf5, check_schema, groups_below
 from pcsim.tracing.damage import OTHERS, reading
 from pcsim.tracing.live_file import LiveFile
-from pcsim.tracing.schema import UNLIMITED_ATTRIBUTE
+from pcsim.tracing.schema import UNLIMITED_ATTRIBUTE, decode
 from pcsim.tracing.table_reader import TableReader, TableSummary
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ class TraceReader:
     def __init__(self, path: Path, file: LiveFile) -> None:
         self.path = path
         self._file = file
-        self.attributes: dict[str, Any] = file.read(attributes_of, *OTHERS)
+        found = file.read(attributes_of, *OTHERS)
+        self.attributes: dict[str, Any] = {name: decode(value) for name, value in found.items()}
         check_schema(path, self.attributes)
         self.tables: tuple[str, ...] = file.read(_tables_of, *OTHERS)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
 
+from pcsim.errors import TraceError
 from pcsim.network.layer import Layer, MessageKind
 from pcsim.network.network import Network
 from pcsim.schedule.message import Fate
@@ -104,12 +106,12 @@ class Recorder:
             for probe in probes
         ]
         per_step = (12 * iterations + 10) * network.top  # operations and messages, an upper estimate
-        own = tuple(dict.fromkeys(name.replace(" ", "_") for name in names if name not in EVENT_NAMES))
-        self._event_names = (*EVENT_NAMES, *own)
+        self._event_names = tuple(dict.fromkeys((*EVENT_NAMES, *map(_word, names))))
         rows = (training_steps // every + 1) * per_step
         self._rounding = dict(rounding)
         self._events = _event_table(writer, rows, self._event_names, self._rounding)
         self._learning = _learning_table(writer, splits)
+        self._summarised = -1
 
     @property
     def active(self) -> bool:
@@ -146,19 +148,26 @@ class Recorder:
             self.record_summary()
 
     def record_summary(self) -> None:
-        """Write a summary row whatever the step: after a failure, the last thing there is to know."""
+        """Write a summary row, if the step has none: after a failure, the last thing there is to know."""
+        if self._summarised == self._step:
+            return
         free_energy, squared_error = self._energies.rows()
         magnitudes = [unit.update_magnitude for unit in self._units[:-1]]
         self._summary.gather(self._step, *free_energy, *squared_error, *magnitudes)
+        self._summarised = self._step
 
     def record_timeline(self, timeline: Sequence[TimelineEvent]) -> None:
-        """Write all events of this training step, if it is one of those that are kept."""
-        if not self.active or not timeline:
+        """Write all events of this training step; ask whether it is `active` before a timeline is made.
+
+        Raises:
+            TraceError: an operation's name was not among those given.
+        """
+        if not timeline:
             return
-        names = {name: code for code, name in enumerate(self._event_names)}
+        names = {name: self._name_code(name) for name in {event.name for event in timeline}}
         columns: dict[str, list[Any]] = {
             "kind": [EVENT_KINDS.index(event.kind) for event in timeline],
-            "name": [names[event.name.replace(" ", "_")] for event in timeline],
+            "name": [names[event.name] for event in timeline],
             "fate": [_fate_code(event) for event in timeline],
         }
         for field in EVENT_FIELDS:
@@ -166,6 +175,15 @@ class Recorder:
         for field in self._rounding:
             columns[field] = [getattr(event.roundoff, field) for event in timeline]
         self._events.extend(step=np.full(len(timeline), self._step), **columns)
+
+    def _name_code(self, name: str) -> int:
+        """Return the code of what is done or sent."""
+        if _word(name) in self._event_names:
+            return self._event_names.index(_word(name))
+        raise TraceError(
+            f"the trace has begun without the operation '{name}': expected names that an order yields early, "
+            "and in every mini-batch; give it such a name, or set trace.events = false"
+        )
 
     def record_epoch(self, **values: float) -> None:
         """Write one row of the table learning: results of an epoch and totals up to its end."""
@@ -191,6 +209,11 @@ ROUNDING_FIELDS = {
     "root_mean_square": Column((), "float32", "root mean square of the numbers before rounding"),
     "largest": Column((), "float32", "largest absolute value of the numbers before rounding"),
 }
+
+
+def _word(name: str) -> str:
+    """Return a name as its flag: meanings are separated by blanks."""
+    return re.sub(r"\s", "_", name)
 
 
 def _fate_code(event: TimelineEvent) -> int:
@@ -225,9 +248,9 @@ def _event_table(
 ) -> Table:
     columns = {
         "step": Column((), "int64", "training step, counted from 0"),
-        "kind": Column((), "int8", "operation or message", flags=EVENT_KINDS),
-        "name": Column((), "int8", "operation, or kind of message", flags=names),
-        "fate": Column((), "int8", "what became of a message", flags=EVENT_FATES),
+        "kind": Column.of_codes("operation or message", EVENT_KINDS),
+        "name": Column.of_codes("operation, or kind of message", names),
+        "fate": Column.of_codes("what became of a message", EVENT_FATES),
         **EVENT_FIELDS,
         **rounding,
     }

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -37,6 +37,7 @@ MOST_CHUNK_ROWS = 65_536
 # Chunks of compressed columns are full sooner: only what is full when it is first written gets compressed.
 MOST_COMPRESSED_ROWS = 4096
 SINGLE_ROW_BYTES = 2**11
+MOST_FLAGS = 2**14  # of a column: HDF5 has 64 KiB for an attribute, here `flag_values`
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,11 @@ class Column:
     units: str = ""
     flags: tuple[str, ...] = ()
 
+    @classmethod
+    def of_codes(cls, description: str, flags: tuple[str, ...]) -> Self:
+        """Return a column of codes, of the smallest signed type that has one for each word."""
+        return cls((), np.min_scalar_type(-len(flags)).name, description, flags=flags)
+
     def attributes(self) -> dict[str, Any]:
         """Return the CF attributes that say this in the file."""
         attributes: dict[str, Any] = {"long_name": self.description}
@@ -67,6 +73,12 @@ class Column:
             attributes["flag_values"] = np.arange(len(self.flags), dtype=self.dtype)
             attributes["flag_meanings"] = " ".join(self.flags)
         return attributes
+
+
+def flags_of(attributes: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the meanings of the codes 0, 1, 2, … from a column's attributes; empty if it holds no codes."""
+    meanings = str(attributes.get("flag_meanings", ""))
+    return tuple(meanings.split(" ")) if meanings else ()
 
 
 def first_attributes(attributes: Mapping[str, object]) -> dict[str, Attribute]:
@@ -88,14 +100,16 @@ def first_attributes(attributes: Mapping[str, object]) -> dict[str, Attribute]:
 def encode(name: str, value: object) -> Attribute:
     """Return an attribute's value as stored: text and numbers as they are, all else as JSON text.
 
+    A text that `decode` would take for such JSON becomes JSON itself, in quotes.
+
     Raises:
         TraceError: the value cannot be written as JSON.
     """
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
-    if isinstance(value, str | float):
+    if isinstance(value, float) or (isinstance(value, str) and _parsed(value) is value):
         return value
-    if isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63:
+    if isinstance(value, int) and not isinstance(value, bool) and _fits(value):
         return value
     try:
         return json.dumps(value)
@@ -105,16 +119,38 @@ def encode(name: str, value: object) -> Attribute:
 
 def decode(value: object) -> object:
     """Return an attribute's value as given to the writer: JSON text parsed, numbers as Python's own."""
+    value = plain(value)
+    return _parsed(value) if isinstance(value, str) else value
+
+
+def plain(value: object) -> object:
+    """Return text and numbers as Python's own."""
     if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
+        return value.decode("utf-8", "replace")
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
-    if isinstance(value, str) and (value[:1] in ("{", "[") or value in ("true", "false", "null")):
-        try:
-            return json.loads(value)
-        except ValueError:
-            return value
     return value
+
+
+def _parsed(text: str) -> object:
+    """Return what JSON says that `encode` may have written; any other text as it is, the same object.
+
+    A text in quotes or of digits only is JSON of ours if it could not have been written without.
+    """
+    number = text.removeprefix("-").isdecimal()
+    if not (number or text[:1] in ("{", "[", '"') or text in ("true", "false", "null")):
+        return text
+    try:
+        said: object = json.loads(text)
+        ours = not _fits(said) if number else not isinstance(said, str) or _parsed(said) is not said
+    except (ValueError, RecursionError):
+        return text
+    return said if ours else text
+
+
+def _fits(number: object) -> bool:
+    """Whether HDF5 has a whole number for it."""
+    return isinstance(number, int) and -(2**63) <= number < 2**63
 
 
 def chunk_shape(
@@ -175,5 +211,15 @@ def check_table(
             raise TraceError(f"{where}: dimensions {column.dims} repeat: expected each once")
         if missing := [dim for dim in column.dims if dim not in coordinates]:
             raise TraceError(f"{where}: no size for '{missing[0]}': add it to coordinates")
-        if any(set(flag) & set(" \t\n") for flag in column.flags):
-            raise TraceError(f"{where}: expected flags without blanks, got {column.flags}")
+        if bad := [flag for flag in column.flags if flag.split() != [flag]]:
+            raise TraceError(f"{where}: expected flags that are words without blanks, got {bad[0]!r}")
+        if column.flags:
+            _check_room(where, column)
+
+
+def _check_room(where: str, column: Column) -> None:
+    """Refuse more codes than a column's type, or its attributes, can hold."""
+    whole = np.dtype(column.dtype).kind in "iu"
+    most = min(MOST_FLAGS, np.iinfo(column.dtype).max + 1) if whole else 0
+    if len(column.flags) > most:
+        raise TraceError(f"{where}: {len(column.flags)} flags: expected at most {most} of {column.dtype}")

@@ -18,6 +18,7 @@ from pcsim.tracing.checks import size_only
 from pcsim.tracing.column import ColumnFile
 from pcsim.tracing.compression import filters
 from pcsim.tracing.interrupts import interrupt_afterwards
+from pcsim.tracing.limits import code_limits
 from pcsim.tracing.schema import (
     CHUNK_BYTES,
     SIZE_ONLY,
@@ -25,6 +26,7 @@ from pcsim.tracing.schema import (
     Column,
     Coordinate,
     chunk_shape,
+    flags_of,
 )
 
 BUFFER_BYTES = 2**20
@@ -233,12 +235,15 @@ class Table:
             self.write_out()
 
     def _converted(self, name: str, values: ArrayLike, copy: bool) -> NDArray[Any]:
-        """Bring one column's rows into its type, and check their shape."""
+        """Bring one column's rows into its type, and check their shape, and that codes mean something."""
         array, dtype = np.asarray(values), self._columns[name].dtype
         where = f"table '{self.name}', column '{name}'"
         if array.shape[1:] != self._shapes[name] or array.ndim == 0:
             raise TraceError(f"{where}: expected shape {self._shapes[name]} a row, got {array.shape[1:]}")
+        limits = code_limits(self._columns[name].flags)
         try:
+            if limits is not None and (bad := limits.beyond(array)) is not None:
+                raise TraceError(f"{where}: {bad}, expected {limits}")
             return array.astype(dtype, order="C", casting="same_kind", copy=copy)
         except TypeError as error:
             raise TraceError(f"{where}: expected {dtype}, got {array.dtype}") from error
@@ -297,7 +302,7 @@ def check_existing(
                 f"{where}, column '{title}' has rows of {given[1]} {given[0]}: "
                 f"expected {column.dtype} {shape} as in this run; write a new trace"
             )
-        if list(column.attributes().get("flag_meanings", "").split()) != _flags(there[title]):
+        if column.flags != flags_of(there[title].attrs):
             raise TraceError(f"{where}, column '{title}' has other codes: write a new trace")
     return {title: dataset.shape[1:] for title, dataset in there.items()}
 
@@ -311,10 +316,6 @@ def cut_table(group: h5py.Group, rows: int) -> None:
 
 def _size_of(values: Coordinate) -> int:
     return values if isinstance(values, int) else len(np.asarray(values))
-
-
-def _flags(dataset: h5py.Dataset) -> list[str]:
-    return str(dataset.attrs.get("flag_meanings", "")).split()
 
 
 def _dataset(

@@ -162,7 +162,7 @@ class TableReader:
         Raises:
             TraceError: there is no such column.
         """
-        return tuple(str(self.column(name).attributes.get("flag_meanings", "")).split())
+        return self.column(name).flags
 
     def decode(self, name: str, rows: slice = slice(None)) -> NDArray[np.str_]:
         """Return a code column's rows as words.

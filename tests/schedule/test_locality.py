@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -10,12 +10,13 @@ from strategies import ACTIVATIONS, HARD, ORDERS, OUTPUTS
 
 from pcsim.engine.event import EventEngine
 from pcsim.engine.fast import FastEngine
+from pcsim.engine.observer import Statistics
 from pcsim.errors import LocalityError, ProgramError
 from pcsim.hardware.clock import unit
 from pcsim.learning import MQ, NLMS, SGD, Adam
 from pcsim.network.layer import MessageKind
 from pcsim.network.network import Network
-from pcsim.schedule.operation import Place
+from pcsim.schedule.operation import Operation, Place
 from pcsim.schedule.program import Program, Schedule
 
 SIZES = [3, 4, 5, 4, 3]
@@ -281,3 +282,41 @@ def test_checking_does_not_write_into_the_data(network, layers):
     layers[0].target = layers[4].target = data
     Program.build(network, Schedule("sequential", 1)).check_locality(layers)
     assert layers[0].target is data
+
+
+def test_checking_tells_no_norms():
+    """What is rehearsed with precisions of the state must not weigh the energies of a run without them."""
+    network = Network.dense([4, 5, 3], proximal_step=3.0)
+    program = Program.build(network, Schedule("sequential", 2))
+    given = np.ones((1, 4), network.dtype), np.eye(3, dtype=network.dtype)[:1]
+    energies = []
+    for checked in (False, True):
+        layers, statistics = network.copy().layers(1, SGD(0.1)), Statistics(2, network.top)
+        if checked:
+            Program.build(network, Schedule("sequential", 2, precisions="theorem 1")).check_locality(layers)
+        FastEngine(program, layers, [statistics]).step(*given)
+        energies.append(statistics.free_energy)
+    assert np.array_equal(*energies)
+
+
+@dataclass
+class Fade:
+    """An action with a setting; as it can be compared, and changed, it has no hash."""
+
+    share: float
+
+    def __call__(self, unit):
+        """Move the activity."""
+        unit.activity *= self.share
+
+
+def test_actions_without_a_hash(network, layers):
+    """A plain dataclass with __call__ is the first thing that one writes for an action with a setting."""
+
+    def fade(ops):
+        place = frozenset({Place(2, "activity")})
+        return Operation("fade", 2, 1, place, place, action=Fade(0.5))
+
+    program_with(network, fade).check_locality(layers)
+    with pytest.raises(LocalityError, match=r"relax\(layer 2\) reads layer 4's error"):
+        program_with(network, fade, reads_far_error(layers)).check_locality(layers)

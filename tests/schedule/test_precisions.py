@@ -237,6 +237,34 @@ def test_free_energy_falls_to_the_proximal_loss():
     assert total[-1] == pytest.approx(beta * loss + 0.5 * sum(parts), rel=1e-12)
 
 
+@pytest.mark.parametrize("engine", ["fast", "event"])
+def test_norms_weigh_no_other_program(engine):
+    """Layers are used by one engine after another: each weighs errors by its own program's precisions."""
+    network = small()
+    x, y = sample(network)
+
+    def engine_of(units, **options):
+        program, statistics = Program.build(network, Schedule(iterations=2, **options)), Statistics(2, 3)
+        if engine == "fast":
+            return FastEngine(program, units, [statistics]), statistics
+        return EventEngine(program, units, unit(), 1, [statistics]), statistics
+
+    def units_of():
+        return network.layers(1, lambda weight, bias: _Still())
+
+    expected = []
+    for options in ({}, {"precisions": "theorem 1"}):
+        alone, statistics = engine_of(units_of(), **options)
+        alone.step(x, y)
+        expected.append(statistics.free_energy)
+    units = units_of()
+    pair = [engine_of(units), engine_of(units, precisions="theorem 1")]
+    for _ in range(2):  # each after the other
+        for (runner, statistics), energies in zip(pair, expected, strict=True):
+            runner.step(x, y)
+            assert np.array_equal(statistics.free_energy, energies)
+
+
 class _Still:
     """Learns nothing."""
 

@@ -1,5 +1,7 @@
 """What the recorder writes is what happened."""
 
+import dataclasses
+from itertools import count
 from typing import get_args
 
 import numpy as np
@@ -11,6 +13,7 @@ from pcsim.engine.fast import FastEngine
 from pcsim.engine.observer import Statistics
 from pcsim.errors import ConfigurationError, TraceError
 from pcsim.network.layer import MessageKind
+from pcsim.schedule.orders import asynchronous, simultaneous
 from pcsim.tracing.probes import Quantity
 from pcsim.tracing.recorder import Recorder
 from pcsim.tracing.writer import TraceWriter
@@ -270,6 +273,85 @@ def test_own_operations_have_their_names(tmp_path):
     pcsim.run(experiment(pcsim.Schedule(order)), engine="event", trace=tmp_path / "t.h5")
     with pcsim.open_trace(tmp_path / "t.h5") as trace:
         assert "look_around" in set(trace.table("events").decode("name"))
+
+
+def test_any_white_space_in_a_name(tmp_path):
+    """A blank that does not break is white space, too: it gave later names the meanings of earlier ones."""
+
+    def order(ops):
+        yield from ops.forward_sweep()
+        places = frozenset({pcsim.Place(1, "activity")})
+        for name in ("look\u00a0here", "compare target", "look\tback"):
+            yield pcsim.Operation(name, 1, 0, places, places, action=lambda unit: None)
+        yield from ops.learning_phase()
+
+    pcsim.run(experiment(pcsim.Schedule(order)), engine="event", trace=tmp_path / "t.h5")
+    with pcsim.open_trace(tmp_path / "t.h5") as trace:
+        names = trace.table("events").decode("name")
+    assert {"look_here", "compare_target", "look_back"} < set(names)
+    assert list(names[names == "learn"]) == ["learn"] * (np.sum(names == "look_back") * 3)
+
+
+def test_more_names_than_eight_bits_have(tmp_path):
+    """An order may name its operations by iteration; code 128 became -128, and the trace unreadable."""
+
+    def order(ops):
+        for one in simultaneous(ops):
+            named = one.name == "relax"
+            yield dataclasses.replace(one, name=f"relax {one.iteration}") if named else one
+
+    given = experiment(pcsim.Schedule(order, 140, 0.01), probes=(), record_every=1000)
+    pcsim.run(given, engine="event", trace=tmp_path / "t.h5")
+    with pcsim.open_trace(tmp_path / "t.h5") as trace:
+        names = set(trace.table("events").decode("name"))
+    assert {f"relax_{iteration}" for iteration in range(1, 141)} < names
+
+
+def reactive(late=False):
+    """An asynchronous order with an operation of its own; with a name that changes, if it is to be late."""
+    steps = count()
+
+    def order(ops, layer):
+        place, step = frozenset({pcsim.Place(layer, "activity")}), next(steps)
+        for one in asynchronous(ops, layer):
+            if one is not None and one.name == "relax":
+                name = f"nudge {step}" if late else "nudge"
+                yield pcsim.Operation(name, layer, 1, place, place, action=lambda unit: None)
+            yield one
+
+    return pcsim.Schedule(pcsim.Reactive(order))
+
+
+def test_own_operations_of_reactive_orders_have_their_names(tmp_path):
+    """They have no list, so the trace did not know the names; and a trace changes no number."""
+    weights = []
+    for path in (None, tmp_path / "t.h5"):
+        given = experiment(reactive(), probes=())
+        pcsim.run(given, engine="event", trace=path)
+        weights.append([weight.tobytes() for weight, _ in given.network.parameters])
+    assert weights[0] == weights[1]
+    with pcsim.open_trace(tmp_path / "t.h5") as trace:
+        assert "nudge" in set(trace.table("events").decode("name"))
+
+
+def test_names_that_nobody_could_know(tmp_path):
+    """An order may make names up as it goes; the trace says so in one line."""
+    with pytest.raises(TraceError, match=r"begun without the operation 'nudge \d+': expected names"):
+        pcsim.run(experiment(reactive(late=True)), engine="event", trace=tmp_path / "t.h5")
+
+
+def test_lives_without_an_end():
+    """Names are looked for in orders that wait for ever, and in those that too much news lead astray."""
+
+    def order(ops, layer):
+        yield ops.clamp(0)
+        for iteration in count(1):
+            yield from (ops.relax(1, iteration), None)
+
+    network = pcsim.Network.dense([3, 4, 2])
+    assert pcsim.Schedule(pcsim.Reactive(order)).plan(network).names == ("clamp", "relax")
+    known = {"clamp", "predict", "initialise", "compare", "relax"}
+    assert set(pcsim.Schedule("asynchronous").plan(network).names) == known
 
 
 def test_float16_overflow_is_refused(tmp_path):
