@@ -25,7 +25,7 @@ from pcsim.engine.distributed.worker import sums_of
 from pcsim.engine.observer import Observer, Statistics, onlookers
 from pcsim.engine.products import settle_products
 from pcsim.engine.state import Facts, learnt, relearn
-from pcsim.errors import ConfigurationError, NonFiniteError, ShapeError
+from pcsim.errors import ConfigurationError, NonFiniteError, misshapen
 from pcsim.kernels import Array, Kernels
 from pcsim.learning import LearningRule
 from pcsim.network.layer import Layer
@@ -334,8 +334,8 @@ class DistributedEngine:
     def _check_shapes(self, inputs: Array, targets: Array) -> None:
         sizes = self._program.network.sizes
         for name, array, width in (("inputs", inputs, sizes[0]), ("targets", targets, sizes[-1])):
-            if array.shape != (self._batch, width):
-                raise ShapeError(f"{name} of shape {array.shape}: expected {(self._batch, width)}")
+            if getattr(array, "shape", None) != (self._batch, width):
+                raise misshapen(name, array, str((self._batch, width)))
 
     def _share_of(self, rank: int, times: Times, total: float) -> Share:
         layers = self._parts[rank].layers
