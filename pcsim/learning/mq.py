@@ -29,7 +29,7 @@ class MQ:
     def __post_init__(self) -> None:
         refuse_unless(0 < self.rate < float("inf"), "learning.rate", self.rate, "a value above 0")
         refuse_unless(self.minimum_rate >= 0, "learning.minimum_rate", self.minimum_rate, "0 or more")
-        refuse_unless(self.r >= 0, "learning.r", self.r, "0 or more")
+        refuse_unless(0 < self.r < float("inf"), "learning.r", self.r, "a value above 0")
         refuse_unless(0 <= self.decay <= 1, "learning.decay", self.decay, "a value from 0 to 1")
 
     def __call__(self, weight: Array, bias: Array) -> MQLearner:
