@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pcsim.tracing import hidden_file
+from pcsim import hidden_file
 
 _SUPERBLOCK = b"\x89HDF\r\n\x1a\n"
 _TREE = b"TREE"
