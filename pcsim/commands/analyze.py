@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pcsim.commands import AsJson, Force, Trace, print_json, refuse_given
 from pcsim.errors import ConfigurationError, TraceError
+from pcsim.hidden_file import replacing
 
 if TYPE_CHECKING:
     import xarray
@@ -132,13 +135,14 @@ def _write(found: dict[str, xarray.Dataset], out: Path) -> None:
     """Write the datasets as groups of one netCDF file, which appears when it is whole."""
     import xarray
 
-    partial_file = out.with_name(f".{out.name}.partial")
     groups = {name.replace("-", "_"): one for name, one in found.items()}
     try:
-        xarray.DataTree.from_dict(groups).to_netcdf(partial_file, engine="h5netcdf")
-        partial_file.replace(out)
+        with replacing(out) as file, TemporaryDirectory() as folder:
+            whole = Path(folder) / "whole.nc"  # HDF5 opens files by name, and none that is locked
+            xarray.DataTree.from_dict(groups).to_netcdf(whole, engine="h5netcdf")
+            with whole.open("rb") as made:
+                shutil.copyfileobj(made, file)
     except OSError as error:
-        partial_file.unlink(missing_ok=True)
         raise ConfigurationError(f"cannot write {out}: {error.strerror or error}") from error
 
 

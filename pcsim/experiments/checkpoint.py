@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,13 +17,13 @@ import numpy as np
 
 from pcsim.engine.state import Facts
 from pcsim.errors import CheckpointError, ConfigurationError
+from pcsim.hidden_file import remove_abandoned, replacing
 from pcsim.kernels import Array
 from pcsim.places import what_is
-from pcsim.tracing import hidden_file
 from pcsim.training.loop import Engine, Epoch, Position
 
 FILE = "checkpoint.safetensors"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,8 @@ class Checkpoint:
         kept = {"version": VERSION, "experiment": self.experiment, "facts": self.facts}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _replace(folder / FILE, save(arrays, {"pcsim": json.dumps(kept)}))
+            with replacing(folder / FILE) as file:
+                file.write(save(arrays, {"pcsim": json.dumps(kept)}))
         except OSError as error:
             raise CheckpointError(f"cannot write a checkpoint to {folder}: {error.strerror}") from error
 
@@ -81,12 +81,14 @@ class Checkpoint:
             raise CheckpointError(
                 f"{path} is not a checkpoint of pcsim, or damaged: {_line(error)}"
             ) from error
-        if version != VERSION:
+        if version not in (1, VERSION):
             raise CheckpointError(
                 f"{path} is of checkpoint version {str(version)[:40]}: expected {VERSION}; "
                 "use another version of pcsim"
             )
         wanted = json.loads(json.dumps(experiment))
+        if version == 1:
+            described = _as_of_today(described, wanted)
         if described != wanted:
             raise CheckpointError(
                 f"{path} is of another experiment: {_difference(described, wanted)}: expected the same; "
@@ -95,23 +97,13 @@ class Checkpoint:
         return cls(described, arrays, facts)
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file, or leave the one before; what was begun does not stay behind.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    temporary, descriptor = hidden_file.create(path)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
+def _as_of_today(described: Any, wanted: Mapping[str, Any]) -> Any:  # noqa: ANN401 - whatever a file holds
+    """Return what a checkpoint of version 1 says of its experiment; what it did not keep is trusted."""
+    if not isinstance(described, dict) or not isinstance(described.get("schedule"), dict):
+        return described
+    schedule = {name: wanted["schedule"][name] for name in ("operations",) if name in wanted["schedule"]}
+    new = {name: wanted[name] for name in ("samples", "hardware")}
+    return new | described | {"schedule": schedule | described["schedule"]}
 
 
 class ResumableEngine(Engine, Protocol):
@@ -163,7 +155,7 @@ class Bookmark:
             _check_facts(Path(folder) / FILE, found.facts)
         if found is not None and not resume:
             raise CheckpointError(f"{folder} holds a checkpoint: give --resume to go on, or another folder")
-        hidden_file.remove_abandoned(Path(folder) / FILE)
+        remove_abandoned(Path(folder) / FILE)
         return cls(Path(folder), experiment, resume, found)
 
     @property

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from os import PathLike
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from pcsim.errors import ConfigurationError, nearest
@@ -42,7 +43,8 @@ class Format:
     options: tuple[str, ...] = ()
 
 
-# The module `pcsim.export.NAME` has `write(trace, out, options, progress) -> Outcome`.
+# The module `pcsim.export.NAME` has `write(trace, out, options, progress) -> Outcome`; out is the path of a
+# folder that is there, or a file that is open for bytes.
 FORMATS: dict[str, Format] = {
     "csv": Format("all tables as tidy CSV files", "any table", folder=True),
     "nir": Format(
@@ -128,21 +130,35 @@ def export(
             raise ConfigurationError(f"{FLAGS[name]} with --to {to}: this format's options are: {own}")
     target = Path(out)
     with open_trace(Path(trace)) as reader:
-        make = new_folder if format_.folder else new_file
-        with make(target, overwrite, keep=Path(trace)) as temporary:
-            outcome = _write(to, reader, temporary, options, progress)
-            if format_.folder:
-                _write_manifest(to, reader, temporary, outcome)
-            files = sorted(temporary.iterdir()) if format_.folder else [temporary]
-            size = sum(file.stat().st_size for file in files)
-            progress(1.0)
-            names = tuple(str(target / file.name) if format_.folder else str(target) for file in files)
-    return Exported(to, str(target), names, size, outcome.notes, outcome.summary)
+        make = _folder if format_.folder else _file
+        return make(to, reader, target, overwrite, options, progress)
 
 
-def _write(name: str, trace: TraceReader, out: Path, options: Options, progress: Progress) -> Outcome:
-    outcome: Outcome = import_module(f"pcsim.export.{name}").write(trace, out, options, progress)
-    return outcome
+def _file(
+    name: str, trace: TraceReader, target: Path, overwrite: bool, options: Options, progress: Progress
+) -> Exported:
+    with new_file(target, overwrite, keep=trace.path) as file:
+        outcome: Outcome = _module(name).write(trace, file, options, progress)
+        size = file.tell()
+        progress(1.0)
+    return Exported(name, str(target), (str(target),), size, outcome.notes, outcome.summary)
+
+
+def _folder(
+    name: str, trace: TraceReader, target: Path, overwrite: bool, options: Options, progress: Progress
+) -> Exported:
+    with new_folder(target, overwrite, keep=trace.path) as temporary:
+        outcome: Outcome = _module(name).write(trace, temporary, options, progress)
+        _write_manifest(name, trace, temporary, outcome)
+        files = sorted(temporary.iterdir())
+        size = sum(file.stat().st_size for file in files)
+        progress(1.0)
+    names = tuple(str(target / file.name) for file in files)
+    return Exported(name, str(target), names, size, outcome.notes, outcome.summary)
+
+
+def _module(name: str) -> ModuleType:
+    return import_module(f"pcsim.export.{name}")
 
 
 def _write_manifest(name: str, trace: TraceReader, folder: Path, outcome: Outcome) -> None:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +20,7 @@ from pcsim.tracing.table_reader import TableReader
 BLOCK_BYTES = 2**26
 
 
-def write(trace: TraceReader, out: Path, options: Options, progress: Progress) -> Outcome:
+def write(trace: TraceReader, out: BinaryIO, options: Options, progress: Progress) -> Outcome:
     """Write `TABLE/COLUMN` for each column and `TABLE/DIM` for each dimension's values.
 
     `attributes` holds the root attributes and `dims` the dimensions of each column, both as JSON text;

@@ -12,8 +12,7 @@ import json
 import math
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from pcsim.export.events import BLOCK_BYTES, Span, spans, timeline
 from pcsim.export.options import Options, Outcome, Progress, counted
@@ -91,7 +90,7 @@ class Row(NamedTuple):
     bytes: int
 
 
-def write(trace: TraceReader, out: Path, options: Options, progress: Progress) -> Outcome:
+def write(trace: TraceReader, out: BinaryIO, options: Options, progress: Progress) -> Outcome:
     """Write the timeline of all recorded training steps, or of one.
 
     Raises:
@@ -101,17 +100,16 @@ def write(trace: TraceReader, out: Path, options: Options, progress: Progress) -
     real = unit_of(trace.attributes) == "ns"
     unit = 1e-3 if real else _microseconds_per_unit(table, steps)
     shown = "" if real else f"1 hardware time unit is shown as {counted(unit, 'microsecond')} of "
-    with out.open("w", encoding="utf-8") as file:
-        file.write('{"traceEvents":[\n')
-        file.write(",\n".join(json.dumps(one, ensure_ascii=False) for one in _metadata(trace)))
-        for record in _records(trace, table, steps, unit, progress):
-            file.write(f",\n{record}")
-        told = {
-            "time": f"{shown}simulated time{', to the nanosecond' if real else ''}",
-            "steps": "recorded training steps follow each other without a gap; others are left out",
-            **{key: trace.attributes.get(key) for key in ("name", "order", "iterations", "hardware")},
-        }
-        file.write(f'\n],"displayTimeUnit":"ns","otherData":{json.dumps(told)}}}\n')
+    metadata = ",\n".join(json.dumps(one, ensure_ascii=False) for one in _metadata(trace))
+    out.write(f'{{"traceEvents":[\n{metadata}'.encode())
+    for record in _records(trace, table, steps, unit, progress):
+        out.write(f",\n{record}".encode())
+    told = {
+        "time": f"{shown}simulated time{', to the nanosecond' if real else ''}",
+        "steps": "recorded training steps follow each other without a gap; others are left out",
+        **{key: trace.attributes.get(key) for key in ("name", "order", "iterations", "hardware")},
+    }
+    out.write(f'\n],"displayTimeUnit":"ns","otherData":{json.dumps(told)}}}\n'.encode())
     return Outcome((f"{told['time']}; {told['steps']}",))
 
 

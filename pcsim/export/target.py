@@ -9,8 +9,10 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from pcsim.errors import ConfigurationError
+from pcsim.hidden_file import replacing
 from pcsim.places import check_new_file, check_new_folder
 
 MANIFEST = "manifest.json"
@@ -18,8 +20,8 @@ MADE_BY = "pcsim export"
 
 
 @contextmanager
-def new_file(path: Path, overwrite: bool, *, keep: Path) -> Iterator[Path]:
-    """Give a name to write a file under; it gets its own name when the block has ended well.
+def new_file(path: Path, overwrite: bool, *, keep: Path) -> Iterator[BinaryIO]:
+    """Give a file to write to; it gets its name when the block has ended well.
 
     Args:
         path: the file to make; a missing folder is created.
@@ -31,15 +33,10 @@ def new_file(path: Path, overwrite: bool, *, keep: Path) -> Iterator[Path]:
     """
     _refuse_foreign(path, keep)
     check_new_file(path, overwrite)
-    temporary = _beside(path)
-    try:
-        with _writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield temporary
-            os.replace(temporary, path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as file:
+            yield file
 
 
 @contextmanager
@@ -58,17 +55,14 @@ def new_folder(path: Path, overwrite: bool, *, keep: Path) -> Iterator[Path]:
     check_new_folder(path, overwrite)
     if path.exists():
         _check_ours(path)
-    temporary, old = _beside(path), _beside(path)
+    temporary = _beside(path)
     try:
         with _writing(path):
             temporary.mkdir(parents=True)
             yield temporary
-            if path.exists():
-                os.replace(path, old)
-            os.replace(temporary, path)
+            _appear(temporary, path)
     finally:
-        for leftover in (temporary, old):
-            shutil.rmtree(leftover, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _refuse_foreign(path: Path, keep: Path) -> None:
@@ -91,6 +85,26 @@ def _check_ours(folder: Path) -> None:
         raise ConfigurationError(
             f"{folder} holds {foreign[0]}, which no export has made: expected a new name or an earlier export"
         )
+
+
+def _appear(folder: Path, path: Path) -> None:
+    """Give a folder its name; an earlier export of that name is removed only when it has got it.
+
+    Raises:
+        OSError: the name cannot be given; what had it has it again.
+    """
+    if not path.exists():
+        os.replace(folder, path)
+        return
+    old = _beside(path)
+    try:
+        os.replace(path, old)
+        os.replace(folder, path)
+    except BaseException:
+        with suppress(OSError):
+            os.replace(old, path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _beside(path: Path) -> Path:

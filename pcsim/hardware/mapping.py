@@ -13,6 +13,7 @@ from typing import Any
 
 from pcsim.errors import ConfigurationError, nearest
 from pcsim.hardware.chip import Chip
+from pcsim.hidden_file import replacing
 from pcsim.places import check_new_file
 
 FORMAT, VERSION = "pcsim-mapping", 1
@@ -129,12 +130,10 @@ class Mapping:
         facts = self.to_json()
         tiles = ",\n".join(f"    {json.dumps(tile)}" for tile in facts.pop("tiles"))
         head = "".join(f"  {json.dumps(name)}: {json.dumps(value)},\n" for name, value in facts.items())
-        beside = path.with_name(f".{path.name}.partial")  # a failure must leave what was there
         try:
-            beside.write_text(f'{{\n{head}  "tiles": [\n{tiles}\n  ]\n}}\n', encoding="utf-8")
-            beside.replace(path)
+            with replacing(path) as file:
+                file.write(f'{{\n{head}  "tiles": [\n{tiles}\n  ]\n}}\n'.encode())
         except OSError as error:
-            beside.unlink(missing_ok=True)
             raise ConfigurationError(f"{path}: cannot be written ({error.strerror})") from error
 
     @classmethod

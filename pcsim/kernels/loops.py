@@ -307,6 +307,7 @@ def softmax_energy(target: Array, activity: Array, prediction: Array, precision:
         precision: γ_L.
     """
     batch, neurons = activity.shape
+    tiny = np.float64(np.finfo(activity.dtype).tiny)  # keeps log finite, as in the reference
     total = 0.0
     for sample in range(batch):
         largest = prediction[sample, 0]
@@ -319,7 +320,7 @@ def softmax_energy(target: Array, activity: Array, prediction: Array, precision:
             mass += here
             inner += here * (prediction[sample, neuron] - largest)
             if wanted > 0:
-                loss += wanted * (np.log(np.float64(wanted)) - np.log(max(np.float64(here), 1e-308)))
+                loss += wanted * (np.log(np.float64(wanted)) - np.log(max(np.float64(here), tiny)))
         total += precision * (mass * np.log(partition) - inner) + loss
     return total
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from pcsim.hidden_file import replacing
 from pcsim.locks import lock
 
 Key = tuple[str, int, int, int, str]  # product, batch, inputs, outputs, type of numbers
@@ -73,7 +74,9 @@ def keep(
         if writing:
             others = [section for section in _sections(path) if section["machine"] != machine]
             section = {"machine": machine, "measured": [asdict(line) for line in kept]}
-            _write(path, json.dumps(section | {"others": others[:MOST_OTHERS]}, indent=1))
+            text = json.dumps(section | {"others": others[:MOST_OTHERS]}, indent=1)
+            with suppress(OSError), replacing(path) as file:
+                file.write(text.encode())
     return kept
 
 
@@ -118,14 +121,3 @@ def _alone(path: Path) -> Iterator[bool]:
         yield mine
     finally:
         os.close(side)
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace a file at once: whoever reads finds the old one or the new one."""
-    temporary = path.with_suffix(f".{os.getpid()}")
-    try:
-        temporary.write_text(text)
-        temporary.replace(path)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)

@@ -28,12 +28,12 @@ class MQ:
     decay: float = 0.9999
 
     def __post_init__(self) -> None:
-        refuse_unless(real(self.rate, above=0), "learning.rate", self.rate, "a value above 0")
-        refuse_unless(
-            real(self.minimum_rate, least=0), "learning.minimum_rate", self.minimum_rate, "0 or more"
-        )
-        refuse_unless(real(self.r, least=0), "learning.r", self.r, "0 or more")
-        refuse_unless(real(self.decay, least=0, most=1), "learning.decay", self.decay, "a value from 0 to 1")
+        for name in ("rate", "r"):
+            value = getattr(self, name)
+            refuse_unless(real(value, above=0), f"learning.{name}", value, "a value above 0")
+        least, decay = self.minimum_rate, self.decay
+        refuse_unless(real(least, least=0), "learning.minimum_rate", least, "0 or more")
+        refuse_unless(real(decay, least=0, most=1), "learning.decay", decay, "a value from 0 to 1")
 
     def __call__(self, weight: Array, bias: Array) -> MQLearner:
         """Return the learner of one connection."""

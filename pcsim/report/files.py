@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pcsim.errors import ConfigurationError
+from pcsim.hidden_file import replacing
 from pcsim.places import check_new_file
 from pcsim.report.style import style
 
@@ -18,17 +19,15 @@ PICTURES = (".png", ".svg", ".pdf")
 
 
 def save_bytes(out: Path, content: bytes) -> None:
-    """Write a file under another name first, so that a failure leaves what was there.
+    """Write a file, or leave what was there.
 
     Raises:
         ConfigurationError: it cannot be written.
     """
-    beside = out.with_name(f".{out.name}.partial")
     try:
-        beside.write_bytes(content)
-        beside.replace(out)
+        with replacing(out) as file:
+            file.write(content)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise ConfigurationError(f"cannot write {out}: {error.strerror}") from error
 
 

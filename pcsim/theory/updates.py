@@ -11,7 +11,7 @@ import numpy as np
 from pcsim.engine.fast import FastEngine
 from pcsim.engine.state import learnt, relearn
 from pcsim.kernels import Array
-from pcsim.network.network import LearnerFactory, Network
+from pcsim.network.network import LearnerFactory, LearnFrom, Network
 from pcsim.schedule.program import Program, Schedule
 from pcsim.theory.problem import Floats, flatten
 
@@ -31,12 +31,13 @@ def program_of(network: Network, schedule: Schedule) -> Program:
     """
     if schedule.iterations > LONG:
         return Program.build(network, schedule)
-    return replace(_program(network.sizes, network.traits[-1].mix, schedule), network=network)
+    kept = _program(network.sizes, network.traits[-1].mix, network.learn_output_from, schedule)
+    return replace(kept, network=network)
 
 
 @lru_cache(maxsize=128)
-def _program(sizes: tuple[int, ...], mix: float, schedule: Schedule) -> Program:
-    alike = Network.dense(sizes)
+def _program(sizes: tuple[int, ...], mix: float, learn_from: LearnFrom, schedule: Schedule) -> Program:
+    alike = Network.dense(sizes, learn_output_from=learn_from)
     top = replace(alike.traits[-1], mix=mix)  # which refreshed precisions depend on
     return Program.build(replace(alike, traits=(*alike.traits[:-1], top)), schedule)
 

@@ -13,13 +13,17 @@ committed bytes it holds in memory until `commit`, which writes it in an order t
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 from pathlib import Path
 
-from pcsim.tracing import hidden_file
+from pcsim import hidden_file
 
 _SUPERBLOCK = b"\x89HDF\r\n\x1a\n"
 _TREE = b"TREE"
+# Says that blocks cannot be shared here, nothing of the disk; EPERM is what filters of containers say.
+_NO_SHARING = {errno.ENOSYS, errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM}
 
 
 class OrderedFile:
@@ -163,10 +167,25 @@ class OrderedFile:
 
 def _copy(source: Path, target: int) -> int:
     """Copy a file into an open one, sharing blocks where the file system can; return how many bytes."""
+    with source.open("rb") as file, open(target, "wb", closefd=False) as copy:
+        done = _share(file.fileno(), target)
+        file.seek(done)
+        copy.seek(done)
+        shutil.copyfileobj(file, copy)
+        return copy.tell()
+
+
+def _share(source: int, target: int) -> int:
+    """Let the system copy a file from its beginning; return how far it came, nowhere where it cannot."""
     done = 0
-    with source.open("rb") as file:
-        while copied := os.copy_file_range(file.fileno(), target, 2**30, done, done):
+    if not hasattr(os, "copy_file_range"):  # macOS has none
+        return done
+    try:
+        while copied := os.copy_file_range(source, target, 2**30, done, done):
             done += copied
+    except OSError as error:
+        if error.errno not in _NO_SHARING:
+            raise
     return done
 
 

@@ -174,14 +174,14 @@ def check_same(folder, whole):
     assert [name for name in others if not name.startswith(".")] == []
 
 
-@pytest.mark.parametrize("version", [0, 2, "1.0", None])
+@pytest.mark.parametrize("version", [0, VERSION + 1, "1.0", None])
 def test_other_versions_are_refused_by_name(tmp_path, version):
     """What another pcsim has written is neither misread nor overwritten."""
     run(experiment(epochs=1), kernels=reference, checkpoint=tmp_path)
     path = tmp_path / FILE
     whole = path.read_bytes()
     name = {None: "null", "1.0": '\\"1.0\\"'}.get(version, str(version))
-    old, new = b'\\"version\\": 1', f'\\"version\\": {name}'.encode()
+    old, new = f'\\"version\\": {VERSION}'.encode(), f'\\"version\\": {name}'.encode()
     assert old in whole
     length = int.from_bytes(whole[:8], "little")
     header = whole[8 : 8 + length].replace(old, new)

@@ -174,7 +174,7 @@ def test_damaged_checkpoints(tmp_path, damage):
         case "foreign":
             save_file(arrays, path)
         case "version":
-            path.write_bytes(whole.replace(b'\\"version\\": 1', b'\\"version\\": 9'))
+            path.write_bytes(whole.replace(b'\\"version\\": 2', b'\\"version\\": 9'))
         case "missing":
             Checkpoint(described, {"weight_0": arrays["weight_0"]}, kept.facts).save(tmp_path)
         case "shape":

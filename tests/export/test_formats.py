@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -203,6 +204,26 @@ def test_only_exports_are_replaced(trace_of, tmp_path):
     assert (tmp_path / "c/thesis.tex").read_text() == "years of work"
     assert (tmp_path / "own/data.txt").read_text() == "mine"
     pcsim.open_trace(path).close()
+
+
+def test_an_export_that_does_not_get_its_name_leaves_the_one_before(trace_of, tmp_path, monkeypatch):
+    """That had been moved out of the way already, and was removed with the rest."""
+    path, real = trace_of("sequential"), os.replace
+    export(path, "csv", tmp_path / "c")
+    before = contents(tmp_path / "c")
+    calls = []
+
+    def replace(source, target):
+        calls.append(target)
+        if len(calls) == 2:
+            raise OSError(5, "Input/output error")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(ConfigurationError, match="Input/output error"):
+        export(path, "csv", tmp_path / "c", overwrite=True)
+    assert contents(tmp_path / "c") == before
+    assert [file.name for file in tmp_path.iterdir()] == ["c"]
 
 
 def test_a_failing_export_leaves_nothing(trace_of, tmp_path, monkeypatch):

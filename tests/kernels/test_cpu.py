@@ -126,6 +126,14 @@ def test_output(cpu, dtype, output):
         close(ours, expected, dtype)
 
 
+@pytest.mark.parametrize("output", ["softmax", "sigmoid"])
+def test_a_saturated_output_costs_as_much_as_in_the_reference(cpu, dtype, output):
+    """What stands for the logarithm of an activity of 0 was another number here: 709 nats for 87."""
+    target, activity = np.array([[1, 0]], dtype), np.array([[0, 1]], dtype)
+    given = target, activity, np.array([[-90, 90]], dtype), 1.0, output, 0.0  # of the loss alone
+    close(*(np.array(kernels.output_free_energy(*given)) for kernels in (cpu, reference)), dtype)
+
+
 @pytest.mark.parametrize("name", list(MAKERS))
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_providers(name, shape, dtype, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from oracle import Oracle
 
-from pcsim.errors import ShapeError
+from pcsim.errors import ConfigurationError, ShapeError
 from pcsim.kernels import reference
 from pcsim.learning import MQ, NLMS, SGD, Adam
 
@@ -47,11 +47,18 @@ def test_mq_forgets_its_start_value_as_a_plain_mean():
 
 
 def test_mq_steps_with_the_mean_of_before():
-    """(7) divides by v_l of before the update: first step α/(α + r) + α_min, here 0.5/0.5 + 0.25."""
+    """(7) divides by v_l of before the update: first step α/(α + r) + α_min, here 0.5/(0.5 + 0.5) + 0.25."""
     weight, bias = np.zeros((1, 1)), np.zeros(1)
-    learner = MQ(0.5, minimum_rate=0.25, r=0)(weight, bias)
+    learner = MQ(0.5, minimum_rate=0.25, r=0.5)(weight, bias)
     learner.learn(reference, weight, bias, np.array([[8.0]]), np.ones((1, 1)), "identity")
-    np.testing.assert_allclose([weight[0, 0], bias[0]], [10, 10])
+    np.testing.assert_allclose([weight[0, 0], bias[0]], [6, 6])
+
+
+@pytest.mark.parametrize("r", [0, -1e-6, float("inf"), float("nan")])
+def test_mq_refuses_an_r_that_keeps_nothing_finite(r):
+    """Model files refuse it, and here r = 0 divided by zero once a gradient was zero."""
+    with pytest.raises(ConfigurationError, match=r"learning\.r = .*: expected a value above 0"):
+        MQ(0.5, r=r)
 
 
 def test_adam_is_the_adam_of_torch(rng):

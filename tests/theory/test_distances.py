@@ -45,7 +45,7 @@ def test_mq_state_is_carried_into_the_update():
     """An update must use the v_l that it is given, and leave the network alone."""
     network = random_network(0, (3, 4, 2), proximal_step=10.0)
     before = [array.tobytes() for pair in network.parameters for array in pair]
-    rule, data = MQ(rate=1e-3, minimum_rate=0.0, r=0.0), random_data(0, network, 1)
+    rule, data = MQ(rate=1e-3, minimum_rate=0.0, r=1e-300), random_data(0, network, 1)
 
     def change(v):
         carried = {"mean_gradient_0": np.array([v])}

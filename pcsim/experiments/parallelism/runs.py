@@ -38,6 +38,7 @@ BATCH = 64
 EPOCHS = {"digits": 20, "fashion-mnist": 5}
 SUBSET = 6400  # training samples at most, and as many for the test
 HOPELESS = 0.75  # of the goal: who is below after two fifths of the epochs is given up
+REACHED, GIVEN_UP = "goal reached", "given up"  # how runs end before all their epochs, by their goal
 
 
 @dataclass(frozen=True, order=True)
@@ -74,7 +75,7 @@ class Run:
         accuracies: on the test set, after each epoch done, from 0 to 1.
         steps: mini-batches an epoch.
         goal: the accuracy at which it was to end; None for none.
-        ended: "all epochs", "goal reached", "given up" (below `HOPELESS` of the goal), or "not finite".
+        ended: "all epochs", `REACHED`, `GIVEN_UP` (below `HOPELESS` of the goal), or "not finite".
         seconds: of processor time.
     """
 
@@ -91,6 +92,15 @@ class Run:
             if reached >= accuracy:
                 return epoch * self.steps
         return None
+
+    def answers(self, goal: float | None) -> bool:
+        """Return whether a run to this goal would tell no more; no goal is a run of all epochs."""
+        if self.ended not in (REACHED, GIVEN_UP):
+            return True
+        if goal is None or self.goal is None:
+            return False
+        beyond = goal <= self.goal if self.ended == REACHED else goal >= self.goal
+        return beyond or self.steps_to(goal) is not None
 
     @property
     def settled(self) -> float:
@@ -124,16 +134,17 @@ class Book:
         self.runs = {run.case: run for run in read_runs(path)} if path.exists() else {}
 
     def run(self, case: Case, goal: float | None = None) -> Run:
-        """Return a run, trained now if it is not in the file.
+        """Return a run, trained now if the file has none that answers for this goal.
 
         Raises:
             ConfigurationError: the file cannot be written.
             DataError: the data set is missing or damaged.
         """
-        if case not in self.runs:
-            self.runs[case] = train_case(case, goal)
-            self._append(self.runs[case])
-        return self.runs[case]
+        known = self.runs.get(case)
+        if known is None or not known.answers(goal):
+            known = self.runs[case] = train_case(case, goal)
+            self._append(known)
+        return known
 
     def _append(self, run: Run) -> None:
         """Add a line; what a killed process left of one before is cut off first."""
@@ -151,7 +162,9 @@ class Book:
 
 
 def read_runs(path: Path) -> list[Run]:
-    """Return the runs of a JSON lines file; an unfinished last line is what a killed process leaves.
+    """Return the runs of a JSON lines file, the last of each case.
+
+    An unfinished last line is what a killed process leaves.
 
     Raises:
         ConfigurationError: the file cannot be read, or a line is no run.
@@ -160,16 +173,17 @@ def read_runs(path: Path) -> list[Run]:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"cannot read {path}: {error}; expected a file of runs") from error
-    runs = []
+    runs: dict[Case, Run] = {}
     for number, line in enumerate(text.split("\n")[:-1], 1):
         try:
-            runs.append(Run.from_row(json.loads(line)))
+            run = Run.from_row(json.loads(line))
+            runs[run.case] = run
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigurationError(
                 f"{path}, line {number}: {error!r}: expected a run as pcsim study accuracy writes it; "
                 "name another file"
             ) from None
-    return runs
+    return list(runs.values())
 
 
 def train_case(case: Case, goal: float | None = None) -> Run:
@@ -212,9 +226,9 @@ def _epochs(
         accuracy = done[-1].test_accuracy
         note(accuracy)
         if goal is not None and accuracy >= goal:
-            return "goal reached"
+            return REACHED
         if goal is not None and 5 * epoch >= 2 * epochs and accuracy < HOPELESS * goal:
-            return "given up"
+            return GIVEN_UP
     return "all epochs"
 
 

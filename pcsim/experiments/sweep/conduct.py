@@ -176,13 +176,14 @@ class _Conductor:
 
     def _go_on(self, left: Sequence[str], until: int, number: int) -> list[str]:
         """Return who goes on, in the order of the plan; the others are stopped."""
-        epochs = self._index.epochs()
         runs = {name: [one.run for one in self._configurations[name]] for name in left}
+        known = self._index.epochs()  # of all studies in this folder, which may count in other measures
+        epochs = {run: known.get(run, []) for several in runs.values() for run in several}
         measure = halving.measure_of(epochs)
         values = {
             name: -math.inf
             if any(self._rows[run].state == "failed" for run in several)
-            else halving.value([epochs.get(run, []) for run in several], until, measure)
+            else halving.value([epochs[run] for run in several], until, measure)
             for name, several in runs.items()
         }
         chosen = set(halving.survivors(values, number))

@@ -19,6 +19,7 @@ from pcsim.errors import StudyError
 from pcsim.experiments.sweep.job import COLUMNS, Outcome, Row
 from pcsim.experiments.sweep.plan import Plan, PlannedRun
 from pcsim.experiments.task import EngineName
+from pcsim.hidden_file import replacing
 
 FILE = "index.sqlite"
 RUNS = "runs"
@@ -138,13 +139,12 @@ class Index:
         Raises:
             StudyError: as `open`; the folder cannot be written.
         """
-        path, partial = folder / FILE, folder / f".{FILE}.partial"
+        path = folder / FILE
         if not path.exists():
             try:
-                partial.unlink(missing_ok=True)
-                with _said_in_one_line(path), closing(_connect(partial)) as connection:
-                    connection.executescript(_SCHEMA)
-                partial.rename(path)
+                with replacing(path) as file, closing(sqlite3.connect(":memory:")) as empty:
+                    empty.executescript(_SCHEMA)
+                    file.write(empty.serialize())
             except OSError as error:
                 raise StudyError(f"cannot write {folder}: {error.strerror}; give another --study") from error
         with cls.open(folder) as index:

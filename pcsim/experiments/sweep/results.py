@@ -117,7 +117,7 @@ def read_results(folder: Path, only: set[str] | None = None) -> StudyResults:
     with Index.open(folder) as index:
         rows, epochs, facts = index.rows(), index.epochs(), index.facts()
     rows = [row for row in rows if only is None or row.configuration in only]
-    measure = measure_of(epochs)
+    measure = measure_of({row.run: epochs.get(row.run, []) for row in rows})
     grouped: dict[str, list[IndexRow]] = {}
     for row in rows:
         grouped.setdefault(row.configuration, []).append(row)

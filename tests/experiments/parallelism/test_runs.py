@@ -117,10 +117,38 @@ def test_a_file_survives_a_killed_process(tmp_path):
     assert before[0].case == CASE
     began = time.process_time()
     book = Book(file)
-    assert book.run(CASE) == before[0]
+    assert book.run(CASE, 0.3) == before[0]
     assert time.process_time() - began < 0.5, "it was trained again"
     book.run(replace(CASE, seed=99), 0.3)
     assert [run.case.seed for run in read_runs(file)] == [*(run.case.seed for run in before), 99]
+
+
+def test_a_run_that_ended_at_another_goal_is_run_again(tmp_path):
+    """A run to 0.3 answered whoever asked for 0.9: an order that gets there was said not to."""
+    file = tmp_path / "runs.jsonl"
+    low, high = Book(file).run(CASE, 0.3), Book(file).run(CASE, 0.6)
+    assert low.steps_to(0.6) is None
+    assert high.steps_to(0.6) is not None
+    assert Book(file).run(CASE, 0.3) == high, "it has come by 0.3"
+    assert read_runs(file) == [high], "two lines of a case would count as two seeds"
+    assert len(file.read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("ended", "own", "answered", "open_"),
+    [
+        ("all epochs", None, (None, 0.4, 0.9), ()),
+        ("all epochs", 0.8, (None, 0.4, 0.9), ()),
+        ("not finite", 0.8, (None, 0.4, 0.9), ()),
+        ("goal reached", 0.5, (0.4, 0.5, 0.6), (None, 0.7)),
+        ("given up", 0.9, (0.5, 0.9, 1.0), (None, 0.7)),
+    ],
+)
+def test_what_a_run_answers(ended, own, answered, open_):
+    """A run that came to 0.6: complete, past the goal, or without hope of less; nothing else is reused."""
+    run = Run(CASE, (0.2, 0.6), 22, own, ended, 0.0)
+    assert all(run.answers(goal) for goal in answered)
+    assert not any(run.answers(goal) for goal in open_)
 
 
 def test_a_file_of_something_else_is_refused(tmp_path):

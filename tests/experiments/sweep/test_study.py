@@ -272,6 +272,22 @@ def test_autoencoders_compare_losses(tmp_path, sweep_file):
     assert results.rows[0].validation[0] < results.rows[1].validation[0]
 
 
+def test_halving_beside_a_study_that_counts_otherwise(sweep_file, tmp_path):
+    """Accuracies of another plan in the folder made accuracy the measure of autoencoders: none was left."""
+    folder = tmp_path / "study"
+    by_hand(sweep_file("seeds = [0]", "classifier"), folder, [[(0.5, 0.5), (0.6, 0.6)]])
+    path = sweep_file(
+        'set = ["data.target=input", "network.layers=[16,8,16]", "network.output=sigmoid"]\n'
+        "grid.learning.rate = [1e-9, 1e-3, 1e-2]\nhalving = {first = 1, factor = 3}", "autoencoder"
+    )  # fmt: skip
+    _, rows = study(path, folder)
+    assert [row.state for row in rows[1:]] == ["stopped", "stopped", "finished"]
+    results = read_results(folder, set(read_plan(path).configurations))
+    assert results.measure == "loss"
+    assert results.best.settings == {"learning.rate": 1e-2}
+    assert all(row.validation for row in results.rows)
+
+
 def test_pictures(sweep_file, tmp_path):
     """A line over a number, dots over several, a ranking without any: each is drawn, none overwritten."""
     settings = {

@@ -1,4 +1,4 @@
-"""What killed processes leave beside a file goes when the file is next written; nothing else does."""
+"""Files appear whole or not at all; what kills leave beside one goes when it is next written, no more."""
 
 import errno
 import multiprocessing
@@ -10,8 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pcsim import hidden_file
 from pcsim.experiments.checkpoint import FILE, Bookmark, Checkpoint
-from pcsim.tracing import hidden_file
+from pcsim.hardware.chip import Chip
+from pcsim.hardware.mapping import Mapping, Tile
+from pcsim.hidden_file import replacing
+from pcsim.report.files import save_bytes
 from pcsim.tracing.ordered_file import OrderedFile
 
 
@@ -38,6 +42,85 @@ def killed(function, *arguments):
     process.start()
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
+
+
+def save_mapping(path, number):
+    """Write a mapping of so many neurons."""
+    tiles = [Tile(0, first, first + 1, 0) for first in range(number)]
+    Mapping("unit", Chip(1, 1), (number,), tiles, "row").save(path, overwrite=True)
+
+
+def save_picture(path, number):
+    """Write that byte, many times."""
+    save_bytes(path, bytes([number]) * 100_000)
+
+
+WRITERS = {"picture": save_picture, "mapping": save_mapping}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_two_who_write_one_file_at_once(tmp_path, kind):
+    """They shared one hidden name: the first to end took the other's file away, and it failed."""
+    write, path, start, failed = WRITERS[kind], tmp_path / "out", threading.Barrier(2), []
+
+    def often(number):
+        start.wait()
+        try:
+            for _ in range(50):
+                write(path, number)
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=often, args=(number,)) for number in (40, 41)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert [one.name for one in tmp_path.iterdir()] == ["out"]
+    found, whole = path.read_bytes(), []
+    for number in (40, 41):
+        write(path, number)
+        whole.append(path.read_bytes())
+    assert found in whole
+
+
+def test_a_file_that_is_replaced(tmp_path):
+    """It is seen when it is whole, with the rights that any new file has; a failure leaves the one before."""
+    path = tmp_path / "out"
+    before = os.umask(0o027)
+    try:
+        with replacing(path) as file:
+            file.write(b"first")
+            assert not path.exists()
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o640
+
+    def fail():
+        with replacing(path) as file:
+            file.write(b"second")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert path.read_bytes() == b"first"
+    assert [one.name for one in tmp_path.iterdir()] == ["out"]
+
+
+def die_with_a_picture(path):
+    """Be killed while a picture is being written."""
+    os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
+    save_bytes(path, b"a picture")
+
+
+def test_the_next_picture_removes_what_a_kill_left(tmp_path):
+    """Hidden names are new each time, so nobody else would."""
+    path = tmp_path / "picture.svg"
+    killed(die_with_a_picture, path)
+    assert len(hidden(tmp_path)) == 1
+    save_bytes(path, b"another")
+    assert [one.name for one in tmp_path.iterdir()] == ["picture.svg"]
 
 
 def test_the_next_writer_of_a_trace_removes_what_a_kill_left(tmp_path):
@@ -112,6 +195,25 @@ def test_a_file_that_is_taken_away_before_it_is_locked(tmp_path, monkeypatch):
     os.close(descriptor)
     assert made.exists()
     assert made != taken[0]
+
+
+def test_a_file_that_is_just_being_taken_away(tmp_path, monkeypatch):
+    """Another writer may have it locked already, and be about to remove it."""
+    real, taken, others = hidden_file.fcntl.flock, [], []
+
+    def flock(descriptor, operation):
+        if not taken:
+            taken.extend(tmp_path.iterdir())
+            others.append(os.open(taken[0], os.O_RDWR))
+            real(others[0], operation)
+        real(descriptor, operation)
+
+    monkeypatch.setattr(hidden_file.fcntl, "flock", flock)
+    made, descriptor = hidden_file.create(tmp_path / "run.h5")
+    taken[0].unlink()
+    os.close(others[0])
+    os.close(descriptor)
+    assert made.exists()
 
 
 @pytest.fixture(params=["links", "no links"])

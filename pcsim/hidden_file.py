@@ -1,5 +1,7 @@
 """Hidden files in which something is written before it appears under its name, and what kills leave of them.
 
+Whatever must be whole or not there at all is written with `replacing`.
+
 Their writer holds a lock on them, which the system takes back when the process ends in any way. A hidden file
 that nobody has locked was therefore left by a process that was killed, and whoever next writes the same file
 removes it.
@@ -17,10 +19,38 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from pcsim.locks import lock
 
 PATIENCE = 1.0  # seconds to wait for others, who need much less; a stranger may lock a folder for long
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Give a file to write to that gets its name, in one step, when the block has ended well.
+
+    Whoever reads finds the file before or the new one, whole; if the block fails, the one before stays. Of
+    several who write at once, the last to end stays. What killed writers of the same `path` left is removed.
+
+    Args:
+        path: the file; its folder must exist.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    remove_abandoned(path)
+    hidden, descriptor = create(path)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(descriptor)
+            appear(hidden, descriptor, path, replace=True)
+    except BaseException:
+        with suppress(OSError):
+            hidden.unlink()
+        raise
 
 
 def create(path: Path) -> tuple[Path, int]:
@@ -41,11 +71,9 @@ def create(path: Path) -> tuple[Path, int]:
     while True:
         hidden = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
         descriptor = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(descriptor).st_nlink:
+        if lock(descriptor) and os.fstat(descriptor).st_nlink:
             return hidden, descriptor
-        os.close(descriptor)  # it was taken for abandoned before it was locked
+        os.close(descriptor)  # it was taken for abandoned before it was locked, or is just being so
 
 
 def appear(hidden: Path, descriptor: int, path: Path, *, replace: bool) -> None:
