@@ -162,15 +162,16 @@ def charges(whole: Term, counts: Counts, prices: Mapping[Term, Price]) -> list[C
     Returns:
         What is charged and, with no price, what is not; parts that a price includes are in neither.
     """
-    present = sorted((term for term in counts if counts[term]), key=_ORDER.__getitem__)
-    priced = [term for term in present if term in prices]
+    priced = [
+        term for term in counts if term in prices
+    ]  # at 0 too: what they include does not depend on counts
     if not priced:
         return [Charge(whole, counts[whole], None)] if counts.get(whole) else []
     included = frozenset().union(*(prices[term].includes for term in priced))
     return [
         Charge(term, counts[term], prices.get(term))
-        for term in present
-        if term not in included and (term in prices or term is not whole)
+        for term in sorted(counts, key=_ORDER.__getitem__)
+        if counts[term] and term not in included and (term in prices or term is not whole)
     ]
 
 
