@@ -162,9 +162,7 @@ def charges(whole: Term, counts: Counts, prices: Mapping[Term, Price]) -> list[C
     Returns:
         What is charged and, with no price, what is not; parts that a price includes are in neither.
     """
-    priced = [
-        term for term in counts if term in prices
-    ]  # at 0 too: what they include does not depend on counts
+    priced = [term for term in counts if term in prices]  # at 0, too: its parts are included all the same
     if not priced:
         return [Charge(whole, counts[whole], None)] if counts.get(whole) else []
     included = frozenset().union(*(prices[term].includes for term in priced))

@@ -65,6 +65,9 @@ def operations_of(vocabulary: Operations) -> Iterator[Operation]:
     for layer in vocabulary.senders:
         yield vocabulary.predict(layer)
         yield vocabulary.learn(layer, 0)
+        if vocabulary.refreshing:
+            yield vocabulary.tell_norm(layer, 0)
+            yield vocabulary.take_norm(layer + 1, 0)
     for layer in vocabulary.hidden if vocabulary.iterations else ():
         yield vocabulary.relax(layer, 1)
 

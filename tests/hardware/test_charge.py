@@ -287,6 +287,22 @@ def test_latency_is_the_event_engines(case: Case, name):
     assert bill.latency == pytest.approx(engine.totals.simulated_time, rel=1e-9)
 
 
+@pytest.mark.parametrize("name", ["sanafe-loihi", "mesh"])
+def test_the_clock_knows_the_operations_of_refreshed_precisions(name):
+    """Telling a norm takes its own time on both: the clock had taken it for an operation that does nothing."""
+    schedule = Schedule("sequential", iterations=2, precisions="theorem 1")
+    network = Network.dense([4, 5, 3, 2], output="identity", proximal_step=0.5)
+    setting = Setting(network, 1, UPDATES["nlms"], load_machine(name))
+    program = Program.build(network, schedule)
+    clock = clock_of(setting, schedule.operations(network))
+    engine = EventEngine(program, None, clock, 1)
+    engine.simulate()
+    assert ("tell_norm", 1) in clock.operation_times
+    assert ("take_norm", 3) in clock.operation_times
+    latency = charge(setting, [dense(program, 1)]).latency
+    assert latency == pytest.approx(engine.totals.simulated_time, rel=1e-9)
+
+
 @pytest.mark.parametrize("name", ["loihi2018", "digital-45nm", "mesh"])
 def test_convolutions_are_charged_too(name):
     """Conv layers: parts add up, products are the program's, and time is the event engine's."""
