@@ -88,10 +88,15 @@ def _remarks(both: Bills) -> list[str]:
         lines.append(f"no price, not in the energy: {_named(bill.unpriced_energy)}")
     if timed and bill.unpriced_time:
         lines.append(f"no price, not in the time: {_named(bill.unpriced_time)}")
+    for way, one in (("dense", bill), ("events", both.events)):
+        if one.untimed is not None:
+            lines.append(f"no time of {way}: {one.untimed}")
     if not machine.prices.time:
         lines.append("no price in time at all")
     if bill.far:
         lines.append("weights do not fit near the arithmetic: all are far")
+    if bill.misfit is not None:
+        lines.append(f"does not fit the chip: {bill.misfit} (pcsim map)")
     if not bill.mapped and any(row.term.startswith("hop_") and row.energy for row in bill.rows):
         lines.append("every message takes one hop along a row, as there is no mapping")
     return lines

@@ -135,8 +135,8 @@ def map_model(model: ModelConfig, hardware: str, placement: str) -> Mapped:
             f"hardware '{machine.name}' has no [chip]: expected a machine with a mesh of cores"
         )
     program = Program.build(network, schedule)
-    mapping = place(program, chip, batch, placement, machine.name)
     setting = setting_of(network, batch, build_rule(model.learning), machine)
+    mapping = place(program, chip, batch, placement, machine.name, setting.update.state)
     plan = make_plan(program, mapping, batch, priced_durations(program, setting))
     traffic = traffic_of(program, mapping, batch)
     return Mapped(
@@ -145,7 +145,7 @@ def map_model(model: ModelConfig, hardware: str, placement: str) -> Mapped:
         batch,
         machine,
         mapping,
-        tuple(fills(network, chip, batch, mapping.tiles)),
+        tuple(fills(network, chip, batch, mapping.tiles, setting.update.state)),
         traffic,
         simulate_mesh(plan),
         unpriced_on_mesh(program, setting, mapping.chip, traffic),

@@ -50,7 +50,10 @@ class Machine:
 
     @property
     def near_capacity(self) -> int | None:
-        """Bytes of weights that fit near the arithmetic; None if there is no limit."""
+        """Bytes of weights that fit near the arithmetic; None if there is no limit.
+
+        All cores count, in use or not: what does not fit few of them is spread over more.
+        """
         if self.near_bytes is not None:
             return self.near_bytes
         if self.chip is None or self.chip.synapse_bytes_per_core is None:

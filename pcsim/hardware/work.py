@@ -3,8 +3,8 @@
 Counts come from what the operation declares (`Operation.reads`, `writes`, `sends`), the shapes of the
 network and the equations of `pcsim.kernels.reference`. Each operation reads and writes once each place that
 it declares: operands are taken to stay in registers while it lasts, so memory traffic is the least possible.
-A scalar a matrix, such as MQ's running mean, is not counted, nor is what is done with one number a sample, such
-as 1/N_l of refreshed precisions.
+A scalar a matrix, such as MQ's running mean, is not counted, nor is what is done with one number a sample,
+such as 1/N_l of refreshed precisions.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from types import MappingProxyType
 from pcsim.hardware.arithmetic import ACTIVATE, DERIVATIVE, Arithmetic, added, scaled
 from pcsim.hardware.machine import Machine
 from pcsim.hardware.prices import Term
+from pcsim.hardware.tiling import misfit
 from pcsim.hardware.ways import ONE_HOP, Way, Ways
 from pcsim.network.connection import Connection, Conv
 from pcsim.network.network import Network
@@ -83,6 +84,12 @@ class Setting:
         """Whether the parameters do not all fit near the arithmetic; then all of them are far."""
         capacity = self.machine.near_capacity
         return capacity is not None and self.parameter_bytes > capacity
+
+    @cached_property
+    def misfit(self) -> str | None:
+        """By how much the network does not fit the machine's cores; None if it does, or there are none."""
+        chip = self.machine.chip
+        return None if chip is None else misfit(self.network, chip, self.batch, self.update.state)
 
     def way(self, operation: Operation) -> Way:
         """Return the way of the message that an operation sends."""

@@ -118,12 +118,12 @@ def test_bad_input_is_one_line(arguments, says):
 
 @pytest.mark.parametrize("mapping", ["nope", "other.json"])
 def test_a_bad_mapping_is_told_before_the_bar(mapping, tmp_path, monkeypatch):
-    """No file, or a mapping for another machine: no progress bar appears."""
+    """No file, or a mapping for another mesh: no progress bar appears."""
     monkeypatch.chdir(tmp_path)
     call("map", DIGITS, "-o", "other.json", "--placement", "row", "--set", "training.batch=1")
     monkeypatch.setattr("pcsim.terminal.ProgressBar.__init__", None)
-    with pytest.raises(ConfigurationError, match=r"nope: cannot be read|for the machine loihi2018: expected"):
-        call("energy", DIGITS, "--mapping", mapping, "--hardware", "sanafe-loihi", *QUICK)
+    with pytest.raises(ConfigurationError, match=r"nope: cannot be read|for a 8x16 mesh \(loihi2018\)"):
+        call("energy", DIGITS, "--mapping", mapping, "--hardware", "mesh", *QUICK)
 
 
 def test_a_broken_machine_file_ends_with_code_2(tmp_path):

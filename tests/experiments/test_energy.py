@@ -208,7 +208,7 @@ def test_a_mapping_brings_its_hops_and_its_makespan():
     assert both.dense.latency == pytest.approx(unmapped["loihi2018"].dense.latency, rel=0.02)
     assert both.events.latency is None
     assert both.events.energy < both.dense.energy
-    with pytest.raises(ConfigurationError, match="for the machine loihi2018: expected one for mesh"):
+    with pytest.raises(ConfigurationError, match=r"for a 8x16 mesh \(loihi2018\): expected 8x8 \(mesh\)"):
         charge_mapped(experiment, load_machine("mesh"), mapping, 2)
 
 

@@ -289,7 +289,7 @@ def test_latency_is_the_event_engines(case: Case, name):
 
 @pytest.mark.parametrize("name", ["sanafe-loihi", "mesh"])
 def test_the_clock_knows_the_operations_of_refreshed_precisions(name):
-    """Telling a norm takes its own time on both: the clock had taken it for an operation that does nothing."""
+    """Telling a norm takes its own time on both: the clock took it for an operation that does nothing."""
     schedule = Schedule("sequential", iterations=2, precisions="theorem 1")
     network = Network.dense([4, 5, 3, 2], output="identity", proximal_step=0.5)
     setting = Setting(network, 1, UPDATES["nlms"], load_machine(name))

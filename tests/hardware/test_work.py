@@ -150,11 +150,11 @@ def test_learning_rules_by_hand():
 
 
 def test_precisions_that_follow_from_the_state_are_charged():
-    """2-3-2, tanh, one sample: norms are reductions like that of NLMS; weighing, decay and f(ĥ) had been free.
+    """2-3-2, tanh, one sample: norms are reductions like NLMS's; weighing, decay and f(ĥ) had been free.
 
-    tell_norm of layer 1: 3 values, each a function, a product and an addition, 12 bytes read. Relaxing sums 3 + 2
-    values; the 2 errors above are weighed; each neuron has two products more (γ and the decay), an addition and
-    f(ĥ); it reads activity, error and one norm: 12 + 12 + 4 bytes. take_norm keeps one number.
+    tell_norm of layer 1: 3 values, each a function, a product and an addition, 12 bytes read. Relaxing sums
+    3 + 2 values; the 2 errors above are weighed; each neuron has two products more (γ and the decay), an
+    addition and f(ĥ); it reads activity, error and one norm: 12 + 12 + 4 bytes. take_norm keeps one number.
     """
     network = Network.dense([2, 3, 2], activation="tanh", output="identity", proximal_step=0.5)
     works = {}
