@@ -201,7 +201,8 @@ def charge_mapped(
     measured = measure(experiment, mini_batches, tell)
     whole = charge(setting, [_dense(experiment, program.operations)], ordered=False)
     events = charge(setting, measured.mini_batches, ordered=False)
-    known, sized = bool(machine.prices.time), experiment.channels.formatted and _bytes_take_time(machine)
+    known = bool(machine.prices.time)
+    sized = experiment.channels.formatted and machine.passed_bytes is not None
     makespan = simulate_mesh(plan).makespan if known and not sized else None
     unpriced = unpriced_on_mesh(program, plain, mapping.chip, traffic_of(program, mapping, batch))
     dense = replace(
@@ -213,11 +214,6 @@ def charge_mapped(
 
 def _dense(experiment: Experiment, operations: Iterable[Operation]) -> Done:
     return dense_of(operations, experiment.network, experiment.batch, experiment.channels)
-
-
-def _bytes_take_time(machine: Machine) -> bool:
-    """Whether links need time for bytes, and not for values whatever their format."""
-    return machine.packet_bytes is not None or bool(machine.chip and machine.chip.link_bytes_per_ns)
 
 
 def _reactive_bills(experiment: Experiment, setting: Setting, measured: Measured) -> Bills:

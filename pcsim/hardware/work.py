@@ -314,7 +314,7 @@ def _size(setting: Setting, used: Used) -> float:
 def _journey(operation: Operation, setting: Setting, used: Used) -> Counts:
     """Count what takes a message its time."""
     size = _size(setting, used)
-    width = setting.machine.packet_bytes
+    width = setting.machine.passed_bytes
     across, down = setting.way(operation).first
     return {
         Term.MESSAGE: used.values if width is None else size / width,

@@ -32,8 +32,9 @@ def test_needs_by_hand():
 def test_what_the_learning_rule_keeps_lies_beside_the_parameters():
     """Adam keeps two numbers of each: a map that left them out said that a network fits which does not.
 
-    Layer 0 of 3-4-2: (12 + 4) numbers of 4 bytes, three times. On cores of 100 bytes its 3 neurons take a tile
-    with the bias of 1 · 4 + 4 = 8 numbers, 96 bytes, and two without; as much as fits in one without moments.
+    Layer 0 of 3-4-2: (12 + 4) numbers of 4 bytes, three times. A core of 100 bytes holds one of its neurons
+    with the biases, 8 numbers, 96 bytes: three tiles. Layer 1: three of its neurons and the biases are as
+    many: two tiles.
     """
     network, chip = Network.dense([3, 4, 2]), Chip(2, 2, synapse_bytes_per_core=100)
     assert need_of(network, 1, Tile(0, 0, 3, 0), 0, 2).synapse_bytes == 3 * 64
