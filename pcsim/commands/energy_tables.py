@@ -55,7 +55,8 @@ def _shares(several: Sequence[Bills]) -> Table:
     table = new_table("Shares of the dense energy: dense → events", "")
     for both in several:
         name = both.dense.machine.name
-        heading = name if len(name) <= WIDEST else name.replace("-", "-\n", 1)
+        between = "/" if "/" in name else "-"
+        heading = name if len(name) <= WIDEST else name.replace(between, f"{between}\n", 1)
         table.add_column(heading, justify="right", no_wrap=True)
     for key in (_operation, _term):
         parts = [(both.dense.by(key), both.events.by(key), both.dense.energy) for both in several]

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -45,6 +46,50 @@ def test_a_mini_batch_of_one():
     """One sample is no samples."""
     said = call("energy", DIGITS, *QUICK, "--set", "training.batch=1")
     assert said.startswith("A mini-batch of 1 sample, digits, sequential, T = 3")
+
+
+def test_what_does_not_fit_the_chip_is_said():
+    """`pcsim map` refuses 1,500 neurons on 4 cores of 64; the bill had nothing to say."""
+    own = [*QUICK, "--set", "network.layers=[64,1500,10]"]
+    small = ["--hardware", "sanafe-loihi", "--json"]
+    assert one_machine(*small, *own)["dense"]["misfit"] is None
+    said = call("energy", DIGITS, *own, "--set", "network.layers=[64,90000,10]")
+    assert "does not fit the chip: 28 cores over (pcsim map)" in " ".join(said.split())
+
+
+def one_machine(*arguments: object) -> dict[str, Any]:
+    """What the only machine of the only order charges."""
+    (machine,) = json.loads(call("energy", DIGITS, *arguments))["orders"][0]["machines"]
+    return machine
+
+
+def test_two_files_of_one_name_are_compared(tmp_path, monkeypatch):
+    """A second revision in a folder of its own is another machine, and a copy of a file the same chip."""
+    monkeypatch.chdir(tmp_path)
+    text = (PRESETS / "loihi2018.toml").read_text(encoding="utf-8")
+    for path, price in (("chip.toml", "23.6"), ("revB/chip.toml", "9.0"), ("copy.toml", "23.6")):
+        Path(path).parent.mkdir(exist_ok=True)
+        Path(path).write_text(text.replace("value = 23.6", f"value = {price}"), encoding="utf-8")
+    both = ["--hardware", "chip.toml", "--hardware", "revB/chip.toml"]
+    machines = json.loads(call("energy", DIGITS, *both, "--json", *QUICK))["orders"][0]["machines"]
+    assert [one["machine"] for one in machines] == ["chip.toml", "revB/chip.toml"]
+    assert machines[0]["dense"]["energy"] > machines[1]["dense"]["energy"]
+    with pytest.raises(ConfigurationError, match=r"chip.toml ./chip.toml: expected each machine and order"):
+        call("energy", DIGITS, "--hardware", "chip.toml", "--hardware", "./chip.toml", *QUICK)
+    call("map", DIGITS, "--hardware", "chip.toml", "-o", "map.json", "--placement", "row", *QUICK[2:])
+    mapped = one_machine("--hardware", "copy.toml", "--mapping", "map.json", "--json", *QUICK)
+    assert mapped["machine"] == "copy"
+
+
+def test_a_time_that_is_not_known_is_explained(tmp_path):
+    """A dash for the time without a word looks like a machine without prices in time."""
+    out = tmp_path / "map.json"
+    small = [*QUICK[2:], "--set", "messages.format=float16"]
+    call("map", DIGITS, "--hardware", "mesh", "-o", out, "--placement", "row", *small)
+    said = call("energy", DIGITS, "--hardware", "mesh", "--mapping", out, *QUICK[:2], *small)
+    said = " ".join(said.split())
+    assert "mesh: no time of dense: the mesh is simulated without the messages' own format" in said
+    assert "mesh: no time of events: the mesh is simulated with all values sent" in said
 
 
 def test_json_adds_up():

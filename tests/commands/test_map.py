@@ -213,3 +213,34 @@ def test_picture_shows_every_used_link_and_core(machine):
     scales = [tick.get_text() for bar in figure.subfigs[1].axes for tick in bar.get_yticklabels()]
     assert scales.count("idle") == 2  # cores and links each have their own
     assert any("right of its direction" in ax.get_xlabel() for ax in figure.subfigs[0].axes)
+
+
+@pytest.mark.parametrize("name", ["map.toml", "map"])
+def test_a_mapping_gets_a_name_that_is_read_again(machine, tmp_path, name):
+    """`--placement` takes .json only, and a machine file that was just read could be overwritten."""
+    with pytest.raises(ConfigurationError, match=f"{name}: expected a name that ends in .json"):
+        call("digits", "--hardware", machine, "-o", tmp_path / name)
+    with pytest.raises(ConfigurationError, match=r"mine.toml: expected a name that ends in .json"):
+        call("digits", "--hardware", machine, "-o", machine, "--force")
+    assert machine.read_text() == MACHINE
+
+
+def test_a_placement_is_not_overwritten_by_what_comes_of_it(machine, tmp_path, monkeypatch):
+    """An input is never an output, with --force neither."""
+    out = tmp_path / "map.json"
+    call("digits", "--hardware", machine, "-o", out)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match=r"map.json is the placement itself: expected another name"):
+        call("digits", "--hardware", machine, "--placement", out, "-o", "map.json", "--force")
+
+
+def test_moments_of_adam_take_room(machine):
+    """Two numbers beside each parameter: `map` had said that 98 % was full of a chip that energy called full."""
+    machine.write_text(MACHINE.replace("neurons_per_core = 32", "synapse_bytes_per_core = 66048"))
+    held = {}
+    for rule in ("sgd", "adam"):
+        chosen = ("--set", f"learning.rule={rule}", "--set", "training.batch=1", "--json")
+        held[rule] = json.loads(call("digits", "--hardware", machine, *chosen).stdout)
+    assert held["adam"]["cores_used"] > held["sgd"]["cores_used"]
+    for one in held.values():
+        assert one["fills"][1]["most"] <= 66048

@@ -113,7 +113,7 @@ def test_every_clock_knows_the_links_of_the_chip(tmp_path, packet, price, passed
         ("hop_ns_vertical = 4", "chip.hop_ns_vertical = 4: expected 3, as time.hop_vertical says, or one of"),
         (
             "link_bytes_per_ns = 2",
-            "time.message.value = 1: expected 4 / chip.link_bytes_per_ns, as chip.link",
+            "time.message.value = 1: expected 4 / chip.link_bytes_per_ns, as chip",
         ),
     ],
 )
