@@ -48,13 +48,15 @@ def test_a_mini_batch_of_one():
     assert said.startswith("A mini-batch of 1 sample, digits, sequential, T = 3")
 
 
-def test_what_does_not_fit_the_chip_is_said():
-    """`pcsim map` refuses 1,500 neurons on 4 cores of 64; the bill had nothing to say."""
-    own = [*QUICK, "--set", "network.layers=[64,1500,10]"]
-    small = ["--hardware", "sanafe-loihi", "--json"]
-    assert one_machine(*small, *own)["dense"]["misfit"] is None
-    said = call("energy", DIGITS, *own, "--set", "network.layers=[64,90000,10]")
-    assert "does not fit the chip: 28 cores over (pcsim map)" in " ".join(said.split())
+def test_what_does_not_fit_the_chip_is_said(tmp_path):
+    """`pcsim map` refuses three layers on two cores; the bill had nothing to say."""
+    path = tmp_path / "two.toml"
+    text = (PRESETS / "loihi2018.toml").read_text(encoding="utf-8")
+    path.write_text(text.replace("rows = 8", "rows = 1").replace("columns = 16", "columns = 2"), "utf-8")
+    said = call("energy", DIGITS, "--hardware", path, *QUICK)
+    assert "two: does not fit the chip: 1 core over (pcsim map)" in said
+    assert one_machine("--hardware", path, "--json", *QUICK)["dense"]["misfit"] == "1 core over"
+    assert one_machine("--json", *QUICK)["dense"]["misfit"] is None
 
 
 def one_machine(*arguments: object) -> dict[str, Any]:
@@ -165,7 +167,7 @@ def test_bad_input_is_one_line(arguments, says):
 def test_a_bad_mapping_is_told_before_the_bar(mapping, tmp_path, monkeypatch):
     """No file, or a mapping for another mesh: no progress bar appears."""
     monkeypatch.chdir(tmp_path)
-    call("map", DIGITS, "-o", "other.json", "--placement", "row", "--set", "training.batch=1")
+    call("map", DIGITS, "-o", "other.json", "--placement", "row", *QUICK[2:])
     monkeypatch.setattr("pcsim.terminal.ProgressBar.__init__", None)
     with pytest.raises(ConfigurationError, match=r"nope: cannot be read|for a 8x16 mesh \(loihi2018\)"):
         call("energy", DIGITS, "--mapping", mapping, "--hardware", "mesh", *QUICK)

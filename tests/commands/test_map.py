@@ -235,7 +235,7 @@ def test_a_placement_is_not_overwritten_by_what_comes_of_it(machine, tmp_path, m
 
 
 def test_moments_of_adam_take_room(machine):
-    """Two numbers beside each parameter: `map` had said that 98 % was full of a chip that energy called full."""
+    """Two numbers beside each parameter: `map` had called a chip 98 % full that was too small."""
     machine.write_text(MACHINE.replace("neurons_per_core = 32", "synapse_bytes_per_core = 66048"))
     held = {}
     for rule in ("sgd", "adam"):
