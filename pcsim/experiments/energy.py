@@ -155,9 +155,11 @@ def charge_machines(
         Bills by the machine's name, and what was measured (on the last machine, if they differ).
 
     Raises:
-        ConfigurationError: no machine, or as `measure`.
+        ConfigurationError: no machine, two of one name, or as `measure`.
     """
-    refuse_unless(len(machines) > 0, "hardware", list(machines), "at least one machine")
+    names = [machine.name for machine in machines]
+    refuse_unless(bool(names), "hardware", names, "at least one machine")
+    refuse_unless(len(set(names)) == len(names), "hardware", names, "a name of its own for each machine")
     plan = experiment.schedule.plan(experiment.network)
     bills: dict[str, Bills] = {}
     if isinstance(plan, Program):

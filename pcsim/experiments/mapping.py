@@ -161,6 +161,10 @@ def _left_out(mapping: Mapping, program: Program, rule: str) -> Iterator[str]:
         yield "the sum of softmax"
     if split and rule == "mq":
         yield "MQ's mean |G|"
+    if split and rule == "nlms":
+        yield "the norm of NLMS"
+    if split and any(operation.name == "tell_norm" for operation in program.operations):
+        yield "the norms of precisions"
     if any(isinstance(network.connections[layer], Conv) for layer in split):
         yield "the changes of a kernel"
 

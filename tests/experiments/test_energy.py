@@ -374,6 +374,13 @@ def test_faults_are_refused():
         measure(digits(channels=Channels(faults=Faults(loss=0.1))), 1)
 
 
+def test_machines_of_one_name_are_refused():
+    """Bills are told apart by name: the second had replaced the first without a word."""
+    machine = load_machine("unit")
+    with pytest.raises(ConfigurationError, match="a name of its own for each machine"):
+        charge_machines(digits(), [machine, replace(machine, title="another")], 1)
+
+
 def test_both_bars_of_a_machine_bear_its_name():
     """The second was called by the source of the prices, which read as a machine of its own."""
     machine = load_machine("loihi2018")
