@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -94,14 +96,28 @@ def energy(
 
 
 def _machines(hardware: Sequence[str], order: Sequence[str]) -> list[Machine]:
-    """Load the machines; like orders, each may be named once."""
+    """Load the machines; like orders, each may be named once. Files of one name are told apart by folders."""
     from pcsim.hardware.machine import load_machine
 
-    machines = [load_machine(name) for name in hardware or ["loihi2018"]]
-    names = [machine.name for machine in machines]
-    if len(set(names)) < len(names) or len(set(order)) < len(order):
-        raise ConfigurationError(f"--hardware {' '.join(names)}: expected each machine and order once")
-    return machines
+    given = hardware or ["loihi2018"]
+    machines = [load_machine(name) for name in given]
+    files = {str(Path(name).resolve()) if name.endswith(".toml") else name for name in given}
+    if len(files) < len(given) or len(set(order)) < len(order):
+        raise ConfigurationError(f"--hardware {' '.join(given)}: expected each machine and order once")
+    stems = Counter(machine.name for machine in machines)
+    alike = [Path(name) for name, machine in zip(given, machines, strict=True) if stems[machine.name] > 1]
+    return [
+        replace(machine, name=_told_apart(Path(name), alike)) if stems[machine.name] > 1 else machine
+        for name, machine in zip(given, machines, strict=True)
+    ]
+
+
+def _told_apart(path: Path, others: Sequence[Path]) -> str:
+    """Return the end of a path that no other has, as short as can be."""
+    parts = 1
+    while sum(one.parts[-parts:] == path.parts[-parts:] for one in others) > 1:
+        parts += 1
+    return str(Path(*path.parts[-parts:]))
 
 
 def _tell(model: Path, charged: Sequence[Charged], out: Path | None, as_json: bool) -> None:

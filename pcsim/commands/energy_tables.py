@@ -55,7 +55,8 @@ def _shares(several: Sequence[Bills]) -> Table:
     table = new_table("Shares of the dense energy: dense → events", "")
     for both in several:
         name = both.dense.machine.name
-        heading = name if len(name) <= WIDEST else name.replace("-", "-\n", 1)
+        between = "/" if "/" in name else "-"
+        heading = name if len(name) <= WIDEST else name.replace(between, f"{between}\n", 1)
         table.add_column(heading, justify="right", no_wrap=True)
     for key in (_operation, _term):
         parts = [(both.dense.by(key), both.events.by(key), both.dense.energy) for both in several]
@@ -88,10 +89,15 @@ def _remarks(both: Bills) -> list[str]:
         lines.append(f"no price, not in the energy: {_named(bill.unpriced_energy)}")
     if timed and bill.unpriced_time:
         lines.append(f"no price, not in the time: {_named(bill.unpriced_time)}")
+    for way, one in (("dense", bill), ("events", both.events)):
+        if one.untimed is not None:
+            lines.append(f"no time of {way}: {one.untimed}")
     if not machine.prices.time:
         lines.append("no price in time at all")
     if bill.far:
         lines.append("weights do not fit near the arithmetic: all are far")
+    if bill.misfit is not None:
+        lines.append(f"does not fit the chip: {bill.misfit} (pcsim map)")
     if not bill.mapped and any(row.term.startswith("hop_") and row.energy for row in bill.rows):
         lines.append("every message takes one hop along a row, as there is no mapping")
     return lines

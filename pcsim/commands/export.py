@@ -91,12 +91,8 @@ def _prices(mapping: Path | None, hardware: str | None) -> Prices:
     machine = load_machine(name)
     kinds = (machine.prices.energy, machine.prices.time)
     energy, time = ({str(term): price.value for term, price in kind.items()} for kind in kinds)
-    if machine.chip:
-        hops = {
-            "hop_horizontal": machine.chip.hop_ns_horizontal,
-            "hop_vertical": machine.chip.hop_ns_vertical,
-        }
-        time |= {term: value for term, value in hops.items() if value is not None}
+    if machine.passed_bytes != machine.packet_bytes:  # the time of a byte, and a packet is a number
+        del time["message"]
     return Prices(machine.name, machine.source, energy, time, machine.packet_bytes)
 
 

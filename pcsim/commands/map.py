@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pcsim.commands import AsJson, Force, Model, Set, print_json
+from pcsim.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pcsim.experiments.mapping import Mapped
@@ -43,6 +44,10 @@ def map_network(
 
     check_picture(picture, force)
     if out is not None:
+        if out.suffix != ".json":
+            raise ConfigurationError(f"{out}: expected a name that ends in .json, as mappings do")
+        if out.resolve() == Path(placement).resolve():
+            raise ConfigurationError(f"{out} is the placement itself: expected another name")
         refuse_place(out, force)
     choice = [] if order is None else [f"schedule.order={order}"]
     mapped = map_model(load_model(model, [*overrides, *choice]), hardware, placement)

@@ -238,9 +238,12 @@ class UnitHardwareConfig(Section):
         default=0.0,
         description="a message takes up to this much time more, uniformly at random; units of time",
     )
-    latency: NotNegative = Field(default=0.0, description="units of time added to every message")
+    latency: NotNegative = Field(
+        default=0.0, description="units of time added to every message, unless `link_latency` names its link"
+    )
     link_latency: dict[str, NotNegative] = Field(
-        default_factory=dict, description='units of time added on single links, such as {"0-1" = 2.5}'
+        default_factory=dict,
+        description='units of time on single links instead of `latency`, such as {"0-1" = 2.5}',
     )
     seed: Seed = Field(default=0, description="seed of the jitter")
 

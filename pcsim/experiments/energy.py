@@ -18,10 +18,10 @@ from pcsim.experiments.meter import Meter, as_sent
 from pcsim.experiments.pricing import setting_of
 from pcsim.experiments.sending import dense_of
 from pcsim.hardware.charge import Bill, Done, charge
-from pcsim.hardware.chip import Chip
-from pcsim.hardware.machine import Machine, option_of
+from pcsim.hardware.machine import Machine
 from pcsim.hardware.machine_clock import clock_of
 from pcsim.hardware.mapping import Mapping
+from pcsim.hardware.placement import check_placed
 from pcsim.hardware.traffic import traffic_of
 from pcsim.hardware.ways import ways_of
 from pcsim.hardware.work import Setting
@@ -31,6 +31,12 @@ from pcsim.schedule.operation import Operation, Operations
 from pcsim.schedule.program import Program, Reaction
 from pcsim.training.data import batches
 from pcsim.training.loop import check_fit
+
+# Why a bill has no time.
+_IN_A_FORMAT = "the mesh is simulated without the messages' own format"
+_ON_THE_MESH = "the mesh is simulated with all values sent"
+_NOT_ALL_SENT = "the order has no fixed list and was run with thresholds, which sends less"
+_WITHOUT_A_LIST = "the order has no fixed list and was run with all products done"
 
 
 @dataclass(frozen=True)
@@ -79,23 +85,20 @@ def check_measurable(experiment: Experiment, mini_batches: int) -> None:
 
 
 def check_mapping(experiment: Experiment, machine: Machine, mapping: Mapping) -> None:
-    """Refuse a mapping of another machine, network or chip, or one that nobody could simulate.
+    """Refuse a mapping of another network or chip, or one that nobody could build or simulate.
 
     Raises:
-        ConfigurationError: of another machine or mesh, a mesh that is too large, an order without a list.
+        ConfigurationError: of another chip, a mesh that is too large, a core that would hold too much.
         ShapeError: of another network.
     """
-    if mapping.machine != machine.name:
-        raise ConfigurationError(
-            f"mapping for the machine {mapping.machine}: expected one for {machine.name}; "
-            f"name it with --hardware {option_of(mapping.machine)}, or make another mapping (pcsim map)"
-        )
+    network, batch = experiment.network, experiment.batch
     mapping.chip.check_simulated(machine.name)
-    if mapping.sizes != experiment.network.sizes:
+    if mapping.sizes != network.sizes:
         raise ShapeError(
-            f"mapping of a network with layers {list(mapping.sizes)}: "
-            f"expected {list(experiment.network.sizes)}"
+            f"mapping of a network with layers {list(mapping.sizes)}: expected {list(network.sizes)}"
         )
+    state = setting_of(network, batch, experiment.rule, machine).update.state
+    check_placed(mapping, network, machine.chip or mapping.chip, batch, machine.name, state)
 
 
 def measure(experiment: Experiment, mini_batches: int, tell: Callable[[], None] = lambda: None) -> Measured:
@@ -152,9 +155,11 @@ def charge_machines(
         Bills by the machine's name, and what was measured (on the last machine, if they differ).
 
     Raises:
-        ConfigurationError: no machine, or as `measure`.
+        ConfigurationError: no machine, two of one name, or as `measure`.
     """
-    refuse_unless(len(machines) > 0, "hardware", list(machines), "at least one machine")
+    names = [machine.name for machine in machines]
+    refuse_unless(bool(names), "hardware", names, "at least one machine")
+    refuse_unless(len(set(names)) == len(names), "hardware", names, "a name of its own for each machine")
     plan = experiment.schedule.plan(experiment.network)
     bills: dict[str, Bills] = {}
     if isinstance(plan, Program):
@@ -185,39 +190,32 @@ def charge_mapped(
     way. The dense latency is the makespan on the mesh; how long events would take there is not known.
 
     Raises:
-        ConfigurationError: a mapping for another machine, an order without a fixed list, or as `measure`.
+        ConfigurationError: a mapping for another chip, an order without a fixed list, or as `measure`.
         ShapeError: a mapping of another network.
     """
     network, batch = experiment.network, experiment.batch
     check_mapping(experiment, machine, mapping)
     program = Program.build(network, experiment.schedule)
     plain = setting_of(network, batch, experiment.rule, machine)
-    mapping = replace(mapping, chip=_chip(machine, mapping, network.dtype.itemsize))
+    mapping = replace(mapping, chip=chip_of(machine, network.dtype.itemsize) or mapping.chip)
     plan = make_plan(program, mapping, batch, priced_durations(program, plain))
     setting = replace(plain, ways=ways_of(program, mapping, batch))
     measured = measure(experiment, mini_batches, tell)
     whole = charge(setting, [_dense(experiment, program.operations)], ordered=False)
     events = charge(setting, measured.mini_batches, ordered=False)
-    known = machine.prices.time and not (experiment.channels.formatted and _bytes_take_time(machine))
-    makespan = simulate_mesh(plan).makespan if known else None
+    known = bool(machine.prices.time)
+    sized = experiment.channels.formatted and machine.passed_bytes is not None
+    makespan = simulate_mesh(plan).makespan if known and not sized else None
     unpriced = unpriced_on_mesh(program, plain, mapping.chip, traffic_of(program, mapping, batch))
-    dense = replace(whole, latency=makespan, unpriced_time=unpriced)
-    return Bills(dense, replace(events, unpriced_time=unpriced)), measured
+    dense = replace(
+        whole, latency=makespan, unpriced_time=unpriced, untimed=_IN_A_FORMAT if known and sized else None
+    )
+    events = replace(events, unpriced_time=unpriced, untimed=_ON_THE_MESH if known else None)
+    return Bills(dense, events), measured
 
 
 def _dense(experiment: Experiment, operations: Iterable[Operation]) -> Done:
     return dense_of(operations, experiment.network, experiment.batch, experiment.channels)
-
-
-def _chip(machine: Machine, mapping: Mapping, itemsize: int) -> Chip:
-    """Return the machine's chip; the mapping's if that has another mesh, or the machine none."""
-    given, own = mapping.chip, chip_of(machine, itemsize)
-    return own if own and (own.rows, own.columns) == (given.rows, given.columns) else given
-
-
-def _bytes_take_time(machine: Machine) -> bool:
-    """Whether links need time for bytes, and not for values whatever their format."""
-    return machine.packet_bytes is not None or bool(machine.chip and machine.chip.link_bytes_per_ns)
 
 
 def _reactive_bills(experiment: Experiment, setting: Setting, measured: Measured) -> Bills:
@@ -226,10 +224,15 @@ def _reactive_bills(experiment: Experiment, setting: Setting, measured: Measured
     With thresholds the engine sends less than everything and multiplies all the same: no bill's latency.
     """
     everything = [_dense(experiment, [one for one, _ in done]) for done in measured.mini_batches]
-    known = measured.time if setting.machine.prices.time and not experiment.channels.thresholded else None
+    timed, thresholded = bool(setting.machine.prices.time), experiment.channels.thresholded
+    dense, events = (charge(setting, one, ordered=False) for one in (everything, measured.mini_batches))
     return Bills(
-        replace(charge(setting, everything, ordered=False), latency=known),
-        charge(setting, measured.mini_batches, ordered=False),
+        replace(
+            dense,
+            latency=measured.time if timed and not thresholded else None,
+            untimed=_NOT_ALL_SENT if timed and thresholded else None,
+        ),
+        replace(events, untimed=_WITHOUT_A_LIST if timed else None),
     )
 
 

@@ -40,7 +40,7 @@ def draw_bills(
     """Draw stacked bars by operation and by term, dense above event-driven, a group a machine and order.
 
     Bars are shares of the machine's dense total (machines differ by orders of magnitude); the energy of one
-    sample is written at the end of each.
+    sample is written at the end of each, the source of a machine's prices below its two.
 
     Args:
         orders: name of an order, and its bills by machine.
@@ -49,14 +49,16 @@ def draw_bills(
     import matplotlib.pyplot as plt
 
     bars = list(_bars(orders, write))
-    height = 1.6 + 0.27 * len(bars)
+    height = 1.6 + 0.31 * len(bars)
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(INCHES["double"], height), layout="constrained", sharey=True
     )
     _stack(left, bars, lambda row: row.operation, "by operation")
     _stack(right, bars, lambda row: row.term.replace("_", " "), "by what is charged")
     left.set_yticks([bar.place for bar in bars], [bar.name for bar in bars])
-    left.invert_yaxis()
+    for bar in bars[1::2]:  # below both bars of a machine, whose source it is
+        left.text(1, bar.place + 0.7, bar.bill.machine.source, va="center", fontsize=6, color=FAINT)
+    left.set_ylim(bars[-1].place + 1, -0.6)
     figure.suptitle("Energy of a sample in training")
     for ax, corner in zip((left, right), _CORNERS, strict=True):
         handles, names = ax.get_legend_handles_labels()
@@ -73,10 +75,9 @@ def _bars(
             title = name if len(orders) == 1 else f"{name}, {order}"
             for way, bill in (("dense", both.dense), ("events", both.events)):
                 total = write(bill.energy / bill.batch, bill.machine.prices.energy_unit)
-                label = f"{title}, {way}" if way == "dense" else f"{bill.machine.source}: {way}"
-                bars.append(_Bar(label, place, bill, both.dense.energy, total))
+                bars.append(_Bar(f"{title}, {way}", place, bill, both.dense.energy, total))
                 place += 1
-            place += 0.6
+            place += 0.8
     return bars
 
 

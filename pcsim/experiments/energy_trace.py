@@ -90,12 +90,14 @@ def charge_trace(trace: TraceReader, machine: Machine, tell: Callable[[], None] 
         )
         tell()
     whole, sent = (charge(setting, steps, ordered=False) for steps in (dense, events))
-    clock = read_clock(trace.attributes.get("hardware"))
-    if clock is not None and _is_clock(clock, setting, schedule, model):
+    if machine.prices.time:
+        clock = read_clock(trace.attributes.get("hardware"))
+        timed, why = "neither", "the run's clock was another than this machine's"
+        if clock is not None and _is_clock(clock, setting, schedule, model):
+            timed, why = _timed(channels), "the messages that took the run's time were others"
         time = _mean_end(table, [spans[one] for one in chosen])
-        timed = _timed(channels)
-        whole = replace(whole, latency=time if timed == "dense" else None)
-        sent = replace(sent, latency=time if timed == "events" else None)
+        whole = replace(whole, **_told_time(timed == "dense", time, why))
+        sent = replace(sent, **_told_time(timed == "events", time, why))
     return Recorded(model, Bills(whole, sent), len(chosen), len(spans))
 
 
@@ -186,10 +188,13 @@ def _mean_end(table: TableReader, spans: list[slice]) -> float:
     return float(np.mean([table.read("end", rows).max() for rows in spans]))
 
 
+def _told_time(known: bool, time: float, why: str) -> dict[str, Any]:
+    """Return a bill's latency, or why it has none."""
+    return {"latency": time} if known else {"untimed": why}
+
+
 def _is_clock(clock: Hardware, setting: Setting, schedule: Schedule, model: ModelConfig) -> bool:
     """Tell whether a run's clock was that of the machine, with the links of the run's own model file."""
-    if not setting.machine.prices.time:
-        return False
     operations = schedule.operations(setting.network)
     ours = clock_of(setting, operations, build_links(model.hardware))
     return same_times(clock, ours, operations, setting.batch)

@@ -135,8 +135,8 @@ def map_model(model: ModelConfig, hardware: str, placement: str) -> Mapped:
             f"hardware '{machine.name}' has no [chip]: expected a machine with a mesh of cores"
         )
     program = Program.build(network, schedule)
-    mapping = place(program, chip, batch, placement, machine.name)
     setting = setting_of(network, batch, build_rule(model.learning), machine)
+    mapping = place(program, chip, batch, placement, machine.name, setting.update.state)
     plan = make_plan(program, mapping, batch, priced_durations(program, setting))
     traffic = traffic_of(program, mapping, batch)
     return Mapped(
@@ -145,7 +145,7 @@ def map_model(model: ModelConfig, hardware: str, placement: str) -> Mapped:
         batch,
         machine,
         mapping,
-        tuple(fills(network, chip, batch, mapping.tiles)),
+        tuple(fills(network, chip, batch, mapping.tiles, setting.update.state)),
         traffic,
         simulate_mesh(plan),
         unpriced_on_mesh(program, setting, mapping.chip, traffic),
@@ -161,6 +161,10 @@ def _left_out(mapping: Mapping, program: Program, rule: str) -> Iterator[str]:
         yield "the sum of softmax"
     if split and rule == "mq":
         yield "MQ's mean |G|"
+    if split and rule == "nlms":
+        yield "the norm of NLMS"
+    if split and any(operation.name == "tell_norm" for operation in program.operations):
+        yield "the norms of precisions"
     if any(isinstance(network.connections[layer], Conv) for layer in split):
         yield "the changes of a kernel"
 

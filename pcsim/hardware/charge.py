@@ -99,6 +99,9 @@ class Bill:
         unpriced_time: the same for time.
         far: whether the weights are far.
         mapped: whether hops are those of a mapping.
+        misfit: by how much the network does not fit the machine's cores; None if it does, or there are none.
+        untimed: why there is no latency although the machine has prices in time; None if there is, or nobody
+            knows.
     """
 
     machine: Machine
@@ -109,6 +112,8 @@ class Bill:
     unpriced_time: tuple[str, ...]
     far: bool
     mapped: bool = False
+    misfit: str | None = None
+    untimed: str | None = None
 
     @property
     def energy(self) -> float:
@@ -148,6 +153,8 @@ class Bill:
             "unpriced_time": list(self.unpriced_time),
             "weights": "far" if self.far else "near",
             "mapped": self.mapped,
+            "misfit": self.misfit,
+            "untimed": self.untimed,
             "rows": [asdict(row) | {"level": row.level} for row in self.rows],
         }
 
@@ -162,15 +169,14 @@ def charges(whole: Term, counts: Counts, prices: Mapping[Term, Price]) -> list[C
     Returns:
         What is charged and, with no price, what is not; parts that a price includes are in neither.
     """
-    present = sorted((term for term in counts if counts[term]), key=_ORDER.__getitem__)
-    priced = [term for term in present if term in prices]
+    priced = [term for term in counts if term in prices]  # at 0, too: its parts are included all the same
     if not priced:
         return [Charge(whole, counts[whole], None)] if counts.get(whole) else []
     included = frozenset().union(*(prices[term].includes for term in priced))
     return [
         Charge(term, counts[term], prices.get(term))
-        for term in present
-        if term not in included and (term in prices or term is not whole)
+        for term in sorted(counts, key=_ORDER.__getitem__)
+        if counts[term] and term not in included and (term in prices or term is not whole)
     ]
 
 
@@ -275,6 +281,7 @@ def charge(setting: Setting, mini_batches: Sequence[Done], *, ordered: bool = Tr
         _unpriced(((WHOLE[key.order], one.time) for key, one in counts.items()), machine.prices.time),
         setting.weights_are_far,
         bool(setting.ways),
+        None if setting.ways else setting.misfit,
     )
 
 

@@ -15,7 +15,7 @@ class Links:
     """What a message needs on its way, besides its size; shared by all hardware models.
 
     Attributes:
-        latency: time added to every message.
+        latency: time added to every message, unless `link_latency` names its link.
         link_latency: latency of single links instead, by (source, target).
         jitter: up to this much time more, uniformly at random.
         seed: of the jitter.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from math import isclose
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ UNITS = {"energy": ("pJ", "1"), "time": ("ns", "1")}
 _NUMBERS = {"near_bytes": int, "packet_bytes": int, "hop_mm": float}
 _TEXTS = ("title", "source", "notes")
 PARTS = tuple(term for term in Term if term not in WHOLE)  # what a price can include
+_HOPS = {"hop_ns_horizontal": Term.HOP_HORIZONTAL, "hop_ns_vertical": Term.HOP_VERTICAL}  # keys of [chip]
 _PRICE = ("value", "unit", "source", "evidence", "includes")
 
 
@@ -30,7 +32,7 @@ class Machine:
         title: one line for tables.
         source: where its prices come from, in a few words: printed beside every total.
         notes: what the prices are about and what is left out.
-        prices: what is charged.
+        prices: what is charged; with what the chip says of its links as prices in time.
         chip: the mesh of cores, if there is one.
         near_bytes: weights beyond so many bytes are far; None: as many as the chip's cores hold, and
             without a chip any number.
@@ -49,8 +51,18 @@ class Machine:
     hop_mm: float | None = None
 
     @property
+    def passed_bytes(self) -> int | None:
+        """Bytes that a link passes in the time of a `message`; None: a value, whatever its bytes."""
+        if self.packet_bytes is None and self.chip is not None and self.chip.link_bytes_per_ns is not None:
+            return 1
+        return self.packet_bytes
+
+    @property
     def near_capacity(self) -> int | None:
-        """Bytes of weights that fit near the arithmetic; None if there is no limit."""
+        """Bytes of weights that fit near the arithmetic; None if there is no limit.
+
+        All cores count, in use or not: what does not fit few of them is spread over more.
+        """
         if self.near_bytes is not None:
             return self.near_bytes
         if self.chip is None or self.chip.synapse_bytes_per_core is None:
@@ -113,7 +125,10 @@ def _machine(name: str, document: Mapping[str, Any]) -> Machine:
         raise ConfigurationError(
             "energy.link_bit_mm: expected hop_mm too, the millimetres from router to router"
         )
-    chip = _chip(_table("chip", document["chip"]), prices) if "chip" in document else None
+    chip = None
+    if "chip" in document:
+        chip = _chip(_table("chip", document["chip"]), prices)
+        prices = _with_links(prices, chip, numbers.get("packet_bytes"))
     return Machine(name, **texts, prices=prices, chip=chip, **numbers)
 
 
@@ -126,9 +141,34 @@ def _chip(table: Mapping[str, Any], prices: PriceList) -> Chip:
     for key in ("rows", "columns"):
         if key not in table:
             raise ConfigurationError(f"chip.{key} is missing: expected a whole number from 1")
-    hops = (("hop_ns_horizontal", Term.HOP_HORIZONTAL), ("hop_ns_vertical", Term.HOP_VERTICAL))
-    priced = {key: prices.time[term].value for key, term in hops if term in prices.time}
-    return Chip(**{**priced, **table})
+    priced = {key: prices.time[term].value for key, term in _HOPS.items() if term in prices.time}
+    chip = Chip(**{**priced, **table})
+    for key, value in priced.items():
+        if getattr(chip, key) != value:
+            raise ConfigurationError(
+                f"chip.{key} = {table[key]}: expected {value:g}, as time.{_HOPS[key]} says, or one of the two"
+            )
+    return chip
+
+
+def _with_links(prices: PriceList, chip: Chip, packet_bytes: int | None) -> PriceList:
+    """Add to the prices in time what the chip says of its links, so that every clock takes the same."""
+    given = {term: getattr(chip, key) for key, term in _HOPS.items()}
+    width, message = chip.link_bytes_per_ns, prices.time.get(Term.MESSAGE)
+    if width is not None:
+        given[Term.MESSAGE] = (packet_bytes or 1) / width
+        if message is not None and not (packet_bytes and isclose(message.value, given[Term.MESSAGE])):
+            says = f"{packet_bytes or 'packet_bytes'} / chip.link_bytes_per_ns"
+            raise ConfigurationError(
+                f"time.message.value = {message.value:g}: expected {says}, as chip.link_bytes_per_ns = "
+                f"{width:g} says, or one of the two"
+            )
+    known = {
+        term: Price(value, prices.time_unit, "the chip", Evidence.ASSUMED)
+        for term, value in given.items()
+        if value is not None and term not in prices.time
+    }
+    return replace(prices, time={**prices.time, **known})
 
 
 def _prices(kind: str, table: Mapping[str, Any]) -> dict[Term, Price]:

@@ -25,7 +25,7 @@ def clock_of(setting: Setting, vocabulary: Operations, links: Links = _NO_DELAY)
     Args:
         setting: network, batch, learning rule and machine.
         vocabulary: the operations of the schedule.
-        links: latency that is added to every message, and jitter.
+        links: latency that is added to messages, and jitter.
 
     Raises:
         ConfigurationError: a machine without any price in time.
@@ -65,6 +65,9 @@ def operations_of(vocabulary: Operations) -> Iterator[Operation]:
     for layer in vocabulary.senders:
         yield vocabulary.predict(layer)
         yield vocabulary.learn(layer, 0)
+        if vocabulary.refreshing:
+            yield vocabulary.tell_norm(layer, 0)
+            yield vocabulary.take_norm(layer + 1, 0)
     for layer in vocabulary.hidden if vocabulary.iterations else ():
         yield vocabulary.relax(layer, 1)
 
@@ -77,9 +80,9 @@ def _message_times(machine: Machine) -> tuple[float, float, float]:
     each = {Term.MESSAGE: 1.0, Term.NEAR_WRITE: 1.0, Term.HOP_HORIZONTAL: 1.0}
     cost = {one.term: one.cost for one in charges(Term.MESSAGE, each, machine.prices.time)}
     packet, written, hop = (cost.get(term, 0.0) for term in each)
-    if machine.packet_bytes is None:
+    if machine.passed_bytes is None:
         return packet, written, hop
-    return 0.0, packet / machine.packet_bytes + written, hop
+    return 0.0, packet / machine.passed_bytes + written, hop
 
 
 def _with_hop(links: Links, hop: float) -> Links:

@@ -16,6 +16,7 @@ from pcsim.hardware.machine import option_of
 from pcsim.hardware.mapping import Mapping, Tile
 from pcsim.hardware.tiling import check_fit, fills, split
 from pcsim.hardware.traffic import Stream, bytes_times_hops, streams_of
+from pcsim.network.network import Network
 from pcsim.schedule.program import Program
 
 PLACEMENTS = ("row", "snake", "traffic")
@@ -23,7 +24,7 @@ PLACEMENTS = ("row", "snake", "traffic")
 MOST_EXCHANGED, MOST_ASSIGNED = 64, 256
 
 
-def place(program: Program, chip: Chip, batch: int, placement: str, machine: str) -> Mapping:
+def place(program: Program, chip: Chip, batch: int, placement: str, machine: str, state: int = 0) -> Mapping:
     """Split a network into tiles and place them on a chip.
 
     Args:
@@ -33,18 +34,19 @@ def place(program: Program, chip: Chip, batch: int, placement: str, machine: str
         placement: "row": tile i on core i; "snake": the same with every second row backwards; "traffic": the
             best in bytes × hops that is found, never worse than both; or a mapping's file (.json).
         machine: the chip's name.
+        state: numbers that the learning rule keeps a parameter, which lie beside it.
 
     Raises:
         ConfigurationError: the network does not fit, the placement is unknown, the file is of another network
-            or machine, or the mesh has too many cores to be simulated.
+            or chip, or the mesh has too many cores to be simulated.
     """
     chip.check_simulated(machine)
     if placement.endswith(".json"):
-        return _placed_by_file(program, chip, batch, Path(placement), machine)
+        return _placed_by_file(program, chip, batch, Path(placement), machine, state)
     if placement not in PLACEMENTS:
         hint = nearest(placement, PLACEMENTS)
         raise ConfigurationError(f"placement '{placement}': {hint} (or a mapping's file, .json)")
-    tiles = [tile for layer in split(program.network, chip, batch, machine) for tile in layer]
+    tiles = [tile for layer in split(program.network, chip, batch, machine, state) for tile in layer]
     if placement == "traffic":
         cores = place_by_traffic(streams_of(program, tiles, batch), len(tiles), chip)
     else:
@@ -153,23 +155,45 @@ def _moved(core: int, corner: Chip, chip: Chip) -> int:
     return row * chip.columns + column
 
 
-def _placed_by_file(program: Program, chip: Chip, batch: int, path: Path, machine: str) -> Mapping:
+def check_placed(
+    given: Mapping, network: Network, chip: Chip, batch: int, machine: str, state: int = 0
+) -> None:
+    """Refuse a mapping that cannot be on a chip: of another mesh, or with more than a core can hold.
+
+    What the chip's machine is called does not matter: files are copied and renamed.
+
+    Args:
+        given: of this network.
+        network: whose tiles are placed.
+        chip: where they are to be.
+        batch: samples in a mini-batch.
+        machine: the chip's name.
+        state: as in `place`.
+
+    Raises:
+        ConfigurationError: says what differs, or what is over.
+    """
+    if (given.chip.rows, given.chip.columns) != (chip.rows, chip.columns):
+        raise ConfigurationError(
+            f"mapping for a {given.chip.rows}x{given.chip.columns} mesh ({given.machine}): expected "
+            f"{chip.rows}x{chip.columns} ({machine}); name its machine with --hardware "
+            f"{option_of(given.machine)}, or make another mapping (pcsim map)"
+        )
+    check_fit(fills(network, chip, batch, given.tiles, state), machine)
+
+
+def _placed_by_file(
+    program: Program, chip: Chip, batch: int, path: Path, machine: str, state: int
+) -> Mapping:
     """Take tiles and cores from a mapping's file, and check them against this chip."""
     given = Mapping.load(path)
     if given.sizes != program.network.sizes:
         raise ConfigurationError(
             f"{path} is of a network with layers {list(given.sizes)}: expected {list(program.network.sizes)}"
         )
-    if given.machine != machine:
-        raise ConfigurationError(
-            f"{path} is for the machine {given.machine}: expected {machine}; name it with --hardware "
-            f"{option_of(given.machine)}, or make a mapping for this one"
-        )
-    if (given.chip.rows, given.chip.columns) != (chip.rows, chip.columns):
-        raise ConfigurationError(
-            f"{path} is for a {given.chip.rows}x{given.chip.columns} mesh: "
-            f"expected {chip.rows}x{chip.columns} ({machine})"
-        )
-    check_fit(fills(program.network, chip, batch, given.tiles), machine)
+    try:
+        check_placed(given, program.network, chip, batch, machine, state)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error}") from None
     tiles: tuple[Tile, ...] = given.tiles
     return Mapping(machine, chip, given.sizes, tiles, path.name)

@@ -27,7 +27,7 @@ class Term(StrEnum):
     WEIGHT_UPDATE = "weight_update"
     """One weight or bias changed once."""
     REDUCTION = "reduction"
-    """One value in a sum over a layer or a matrix: softmax, MQ's mean |G|, the norm of NLMS."""
+    """One value in a sum over a layer or a matrix: softmax, MQ's mean |G|, norms of NLMS and precisions."""
     MESSAGE = "message"
     """One packet sent."""
 

@@ -26,7 +26,7 @@ class Need:
 
     Attributes:
         neurons: held.
-        synapse_bytes: for weights and biases.
+        synapse_bytes: for weights and biases, and what the learning rule keeps of each.
         buffer_bytes: for messages that have come in.
     """
 
@@ -60,19 +60,20 @@ class Fill:
     limit: int | None
 
 
-def need_of(network: Network, batch: int, tile: Tile, parts_below: int) -> Need:
+def need_of(network: Network, batch: int, tile: Tile, parts_below: int, state: int = 0) -> Need:
     """Return what one tile needs.
 
     Synapses: the columns of W_l that lead out of its neurons, n_{l+1} weights each; the layer's first tile
-    adds the bias. A convolution's weights are shared, so each tile has the whole kernel. Buffers: one part
-    sum of its neurons' prediction from each tile of the layer below, and all of the error of the layer
-    above, which every neuron needs.
+    adds the bias; and beside each of them what the learning rule keeps of it. A convolution's weights are
+    shared, so each tile has the whole kernel. Buffers: one part sum of its neurons' prediction from each tile
+    of the layer below, and all of the error of the layer above, which every neuron needs.
 
     Args:
         network: that the tile is part of.
         batch: samples in a mini-batch.
         tile: of it.
         parts_below: tiles of the layer below; no part sums come to the input layer.
+        state: numbers that the learning rule keeps a parameter; see `work.UpdateWork`.
     """
     size = network.dtype.itemsize
     synapses = buffers = 0
@@ -83,13 +84,16 @@ def need_of(network: Network, batch: int, tile: Tile, parts_below: int) -> Need:
         weights = (
             connection.parameters - connection.weight_shape[0] if whole else tile.neurons * connection.outputs
         )
-        synapses, buffers = size * (weights + bias), size * batch * connection.outputs
+        synapses = size * (weights + bias) * (1 + state)
+        buffers = size * batch * connection.outputs
     if tile.layer > 0:
         buffers += size * batch * tile.neurons * parts_below
     return Need(tile.neurons, synapses, buffers)
 
 
-def split(network: Network, chip: Chip, batch: int, machine: str) -> tuple[tuple[Tile, ...], ...]:
+def split(
+    network: Network, chip: Chip, batch: int, machine: str, state: int = 0
+) -> tuple[tuple[Tile, ...], ...]:
     """Split each layer into the fewest tiles of equal size (or one neuron apart) that fit a core each.
 
     Cores are not chosen yet: all tiles are on core 0.
@@ -97,23 +101,38 @@ def split(network: Network, chip: Chip, batch: int, machine: str) -> tuple[tuple
     Raises:
         ConfigurationError: not even one neuron fits, or there are more tiles than cores; says what is over.
     """
-    layers: list[tuple[Tile, ...]] = []
-    for layer, size in enumerate(network.sizes):
-        below = len(layers[-1]) if layers else 0
-        most = _most_neurons(network, chip, batch, layer, below, machine)
-        layers.append(_equal_tiles(layer, size, -(-size // most)))
-    count = sum(map(len, layers))
+    numbers = _parts(network, chip, batch, machine, state)
+    count = sum(numbers)
     if count > chip.cores:
-        parts = ", ".join(
-            f"layer {layer}: {len(tiles)}" for layer, tiles in enumerate(layers) if len(tiles) > 1
-        )
-        rest = ", one for each other layer" if any(len(tiles) == 1 for tiles in layers) else ""
+        parts = ", ".join(f"layer {layer}: {number}" for layer, number in enumerate(numbers) if number > 1)
+        rest = ", one for each other layer" if 1 in numbers else ""
         raise ConfigurationError(
             f"the network needs {count:,} cores of {machine}{f' ({parts}{rest})' if parts else ''}, its "
             f"{chip.rows}x{chip.columns} mesh has {chip.cores:,}: {count - chip.cores:,} over; expected a "
             "smaller network or batch, or a machine with more or larger cores"
         )
-    return tuple(layers)
+    return tuple(
+        _equal_tiles(layer, size, number)
+        for layer, (size, number) in enumerate(zip(network.sizes, numbers, strict=True))
+    )
+
+
+def misfit(network: Network, chip: Chip, batch: int, state: int) -> str | None:
+    """Say in a few words by how much a network does not fit a chip; None if it does. See `split`."""
+    try:
+        over = sum(_parts(network, chip, batch, "the chip", state)) - chip.cores
+    except ConfigurationError:
+        return "one neuron alone is too much for a core"
+    return None if over <= 0 else f"{over:,} core{'s' * (over > 1)} over"
+
+
+def _parts(network: Network, chip: Chip, batch: int, machine: str, state: int) -> list[int]:
+    """Return into how few tiles each layer can be split."""
+    parts: list[int] = []
+    for layer, size in enumerate(network.sizes):
+        below = parts[-1] if parts else 0
+        parts.append(-(-size // _most_neurons(network, chip, batch, layer, below, machine, state)))
+    return parts
 
 
 def check_fit(found: Sequence[Fill], machine: str) -> None:
@@ -130,12 +149,12 @@ def check_fit(found: Sequence[Fill], machine: str) -> None:
             )
 
 
-def fills(network: Network, chip: Chip, batch: int, tiles: Sequence[Tile]) -> list[Fill]:
+def fills(network: Network, chip: Chip, batch: int, tiles: Sequence[Tile], state: int = 0) -> list[Fill]:
     """Return how full the fullest core is, capacity by capacity."""
     parts = Counter(tile.layer for tile in tiles)
     needs: dict[int, Need] = defaultdict(lambda: Need(0, 0, 0))
     for tile in tiles:
-        needs[tile.core] += need_of(network, batch, tile, parts[tile.layer - 1])
+        needs[tile.core] += need_of(network, batch, tile, parts[tile.layer - 1], state)
     found = []
     for name, field, words in CAPACITIES:
         core = max(sorted(needs), key=lambda one: int(getattr(needs[one], name)))
@@ -143,9 +162,11 @@ def fills(network: Network, chip: Chip, batch: int, tiles: Sequence[Tile]) -> li
     return found
 
 
-def _most_neurons(network: Network, chip: Chip, batch: int, layer: int, below: int, machine: str) -> int:
+def _most_neurons(
+    network: Network, chip: Chip, batch: int, layer: int, below: int, machine: str, state: int
+) -> int:
     """Return the most neurons of a layer that fit a core; needs grow linearly with neurons."""
-    one, two = (need_of(network, batch, Tile(layer, 0, last, 0), below) for last in (1, 2))
+    one, two = (need_of(network, batch, Tile(layer, 0, last, 0), below, state) for last in (1, 2))
     most = network.sizes[layer]
     for name, field, words in CAPACITIES:
         limit, first = getattr(chip, field), getattr(one, name)

@@ -3,7 +3,8 @@
 Counts come from what the operation declares (`Operation.reads`, `writes`, `sends`), the shapes of the
 network and the equations of `pcsim.kernels.reference`. Each operation reads and writes once each place that
 it declares: operands are taken to stay in registers while it lasts, so memory traffic is the least possible.
-A scalar a matrix, such as MQ's running mean, is not counted.
+A scalar a matrix, such as MQ's running mean, is not counted, nor is what is done with one number a sample,
+such as 1/N_l of refreshed precisions.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from types import MappingProxyType
 from pcsim.hardware.arithmetic import ACTIVATE, DERIVATIVE, Arithmetic, added, scaled
 from pcsim.hardware.machine import Machine
 from pcsim.hardware.prices import Term
+from pcsim.hardware.tiling import misfit
 from pcsim.hardware.ways import ONE_HOP, Way, Ways
 from pcsim.network.connection import Connection, Conv
 from pcsim.network.network import Network
@@ -82,6 +84,12 @@ class Setting:
         """Whether the parameters do not all fit near the arithmetic; then all of them are far."""
         capacity = self.machine.near_capacity
         return capacity is not None and self.parameter_bytes > capacity
+
+    @cached_property
+    def misfit(self) -> str | None:
+        """By how much the network does not fit the machine's cores; None if it does, or there are none."""
+        chip = self.machine.chip
+        return None if chip is None else misfit(self.network, chip, self.batch, self.update.state)
 
     def way(self, operation: Operation) -> Way:
         """Return the way of the message that an operation sends."""
@@ -179,8 +187,8 @@ def _operands(operation: Operation, setting: Setting) -> Arithmetic:
         summed = (0, _before_pool(connection), 0)  # the errors, for the biases
         return added(_rates(connection), _gate(connection), summed)
     if _reads(operation, "inbox.error"):
-        scaled = setting.network.traits[layer].precision_above != 1
-        return added(_gate(connection), (connection.outputs if scaled else 0, 0, 0))
+        weighed = setting.network.traits[layer].precision_above != 1 or _refreshed(operation)
+        return added(_gate(connection), (connection.outputs if weighed else 0, 0, 0))
     return added(_rates(connection), (0, _before_pool(connection), 0), _after(connection))
 
 
@@ -233,8 +241,10 @@ def _of_a_neuron(operation: Operation, network: Network) -> Arithmetic:
         case "relax":
             name = network.connections[operation.layer].activation
             gate = added(DERIVATIVE[name], (0 if name == "identity" else 1, 0, 0))
-            weighed = (1 if traits.precision != 1 else 0, 0, 0)
-            decayed = added(ACTIVATE[name], (1, 1, 0)) if traits.activity_decay else (0, 0, 0)
+            refreshed = _refreshed(operation)
+            weighed = (1 if refreshed or traits.precision != 1 else 0, 0, 0)
+            decays = refreshed or traits.activity_decay
+            decayed = added(ACTIVATE[name], (1, 1, 0)) if decays else (0, 0, 0)
             return added(gate, weighed, decayed, (1, 2, 0))  # minus the error, times the step, added
         case _:
             return output
@@ -257,15 +267,25 @@ def _update(operation: Operation, setting: Setting, used: Used) -> Counts:
 def _reduced(operation: Operation, setting: Setting) -> Counts:
     """Count values in sums over a layer or a matrix, which are local to a layer and not to a synapse."""
     network, layer = setting.network, operation.layer
+    values = setting.batch * network.sizes[layer]
     if _forms_output(operation, network) and network.traits[layer].output == "softmax":
-        values, arithmetic = setting.batch * network.sizes[layer], (1, 1, 1)  # exponential, sum, quotient
+        arithmetic = scaled((1, 1, 1), values)  # exponential, sum, quotient
     elif _writes(operation, "weight") and setting.update.sums == "parameters":
-        values, arithmetic = network.connections[layer].parameters, (0, 1, 0)
+        values = network.connections[layer].parameters
+        arithmetic = scaled((0, 1, 0), values)
     elif _writes(operation, "weight") and setting.update.sums == "inputs":
-        values, arithmetic = setting.batch * network.sizes[layer], (1, 1, 0)
+        arithmetic = scaled((1, 1, 0), values)
+    elif operation.name == "tell_norm":  # ‖f(ĥ_l)‖² + 1
+        rates = scaled(_rates(network.connections[layer]), setting.batch)
+        arithmetic = added(rates, scaled((1, 1, 0), values))
+    elif operation.name == "relax" and _refreshed(operation):  # ‖f(ĥ_l)‖² + 1 and ‖e_{l+1}‖²
+        values += setting.batch * network.sizes[layer + 1]
+        arithmetic = scaled((1, 1, 0), values)
     else:
         return {}
-    return {Term.REDUCTION: values, **_arithmetic(scaled(arithmetic, values))}
+    counts = {Term.REDUCTION: float(values), **_arithmetic(arithmetic)}
+    _add_bytes(counts, _state(operation, setting, Term.REDUCTION), (Term.NEAR_READ, Term.NEAR_WRITE))
+    return counts
 
 
 def _message(operation: Operation, setting: Setting, used: Used) -> Counts:
@@ -294,7 +314,7 @@ def _size(setting: Setting, used: Used) -> float:
 def _journey(operation: Operation, setting: Setting, used: Used) -> Counts:
     """Count what takes a message its time."""
     size = _size(setting, used)
-    width = setting.machine.packet_bytes
+    width = setting.machine.passed_bytes
     across, down = setting.way(operation).first
     return {
         Term.MESSAGE: used.values if width is None else size / width,
@@ -321,8 +341,8 @@ def _piece(operation: Operation, place: Place) -> Term | None:
             return None  # counted by what is used of them
         case "memory" | "inbox.error":
             return Term.SYNAPTIC_OPERATION
-        case "activity" if operation.multiplications and not _steps_neurons(operation):
-            return Term.SYNAPTIC_OPERATION
+        case "activity" if not _steps_neurons(operation):
+            return Term.SYNAPTIC_OPERATION if operation.multiplications else Term.REDUCTION
         case _:
             return Term.NEURON_UPDATE
 
@@ -333,11 +353,18 @@ def _width(place: Place, network: Network) -> int:
         return network.sizes[place.layer + 1]
     if place.name == "memory":
         return _before_pool(network.connections[place.layer])
+    if place.name == "norm_below":
+        return 1
     return network.sizes[place.layer]
 
 
 def _steps_neurons(operation: Operation) -> bool:
     return _writes(operation, "activity") or operation.forms_error or operation.name == "compare_target"
+
+
+def _refreshed(operation: Operation) -> bool:
+    """Whether its precisions follow from norms of this moment."""
+    return _reads(operation, "norm_below")
 
 
 def _forms_output(operation: Operation, network: Network) -> bool:

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -45,6 +46,52 @@ def test_a_mini_batch_of_one():
     """One sample is no samples."""
     said = call("energy", DIGITS, *QUICK, "--set", "training.batch=1")
     assert said.startswith("A mini-batch of 1 sample, digits, sequential, T = 3")
+
+
+def test_what_does_not_fit_the_chip_is_said(tmp_path):
+    """`pcsim map` refuses three layers on two cores; the bill had nothing to say."""
+    path = tmp_path / "two.toml"
+    text = (PRESETS / "loihi2018.toml").read_text(encoding="utf-8")
+    path.write_text(text.replace("rows = 8", "rows = 1").replace("columns = 16", "columns = 2"), "utf-8")
+    said = call("energy", DIGITS, "--hardware", path, *QUICK)
+    assert "two: does not fit the chip: 1 core over (pcsim map)" in said
+    assert one_machine("--hardware", path, "--json", *QUICK)["dense"]["misfit"] == "1 core over"
+    assert one_machine("--json", *QUICK)["dense"]["misfit"] is None
+
+
+def one_machine(*arguments: object) -> dict[str, Any]:
+    """What the only machine of the only order charges."""
+    (machine,) = json.loads(call("energy", DIGITS, *arguments))["orders"][0]["machines"]
+    return machine
+
+
+def test_two_files_of_one_name_are_compared(tmp_path, monkeypatch):
+    """A second revision in a folder of its own is another machine, and a copy of a file the same chip."""
+    monkeypatch.chdir(tmp_path)
+    text = (PRESETS / "loihi2018.toml").read_text(encoding="utf-8")
+    for path, price in (("chip.toml", "23.6"), ("revB/chip.toml", "9.0"), ("copy.toml", "23.6")):
+        Path(path).parent.mkdir(exist_ok=True)
+        Path(path).write_text(text.replace("value = 23.6", f"value = {price}"), encoding="utf-8")
+    both = ["--hardware", "chip.toml", "--hardware", "revB/chip.toml"]
+    machines = json.loads(call("energy", DIGITS, *both, "--json", *QUICK))["orders"][0]["machines"]
+    assert [one["machine"] for one in machines] == ["chip.toml", "revB/chip.toml"]
+    assert machines[0]["dense"]["energy"] > machines[1]["dense"]["energy"]
+    with pytest.raises(ConfigurationError, match=r"chip.toml ./chip.toml: expected each machine and order"):
+        call("energy", DIGITS, "--hardware", "chip.toml", "--hardware", "./chip.toml", *QUICK)
+    call("map", DIGITS, "--hardware", "chip.toml", "-o", "map.json", "--placement", "row", *QUICK[2:])
+    mapped = one_machine("--hardware", "copy.toml", "--mapping", "map.json", "--json", *QUICK)
+    assert mapped["machine"] == "copy"
+
+
+def test_a_time_that_is_not_known_is_explained(tmp_path):
+    """A dash for the time without a word looks like a machine without prices in time."""
+    out = tmp_path / "map.json"
+    small = [*QUICK[2:], "--set", "messages.format=float16"]
+    call("map", DIGITS, "--hardware", "mesh", "-o", out, "--placement", "row", *small)
+    said = call("energy", DIGITS, "--hardware", "mesh", "--mapping", out, *QUICK[:2], *small)
+    said = " ".join(said.split())
+    assert "mesh: no time of dense: the mesh is simulated without the messages' own format" in said
+    assert "mesh: no time of events: the mesh is simulated with all values sent" in said
 
 
 def test_json_adds_up():
@@ -118,12 +165,12 @@ def test_bad_input_is_one_line(arguments, says):
 
 @pytest.mark.parametrize("mapping", ["nope", "other.json"])
 def test_a_bad_mapping_is_told_before_the_bar(mapping, tmp_path, monkeypatch):
-    """No file, or a mapping for another machine: no progress bar appears."""
+    """No file, or a mapping for another mesh: no progress bar appears."""
     monkeypatch.chdir(tmp_path)
-    call("map", DIGITS, "-o", "other.json", "--placement", "row", "--set", "training.batch=1")
+    call("map", DIGITS, "-o", "other.json", "--placement", "row", *QUICK[2:])
     monkeypatch.setattr("pcsim.terminal.ProgressBar.__init__", None)
-    with pytest.raises(ConfigurationError, match=r"nope: cannot be read|for the machine loihi2018: expected"):
-        call("energy", DIGITS, "--mapping", mapping, "--hardware", "sanafe-loihi", *QUICK)
+    with pytest.raises(ConfigurationError, match=r"nope: cannot be read|for a 8x16 mesh \(loihi2018\)"):
+        call("energy", DIGITS, "--mapping", mapping, "--hardware", "mesh", *QUICK)
 
 
 def test_a_broken_machine_file_ends_with_code_2(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -19,6 +20,7 @@ from pcsim.hardware.machine import load_machine
 from pcsim.hardware.mapping import Mapping
 from pcsim.schedule.program import Program, Schedule
 
+DIGITS = Path(__file__).parents[2] / "models" / "digits.toml"
 MACHINE = """
 title = "A mesh for tests"
 source = "assumed"
@@ -213,3 +215,56 @@ def test_picture_shows_every_used_link_and_core(machine):
     scales = [tick.get_text() for bar in figure.subfigs[1].axes for tick in bar.get_yticklabels()]
     assert scales.count("idle") == 2  # cores and links each have their own
     assert any("right of its direction" in ax.get_xlabel() for ax in figure.subfigs[0].axes)
+
+
+@pytest.mark.parametrize("name", ["map.toml", "map"])
+def test_a_mapping_gets_a_name_that_is_read_again(machine, tmp_path, name):
+    """`--placement` takes .json only, and a machine file that was just read could be overwritten."""
+    with pytest.raises(ConfigurationError, match=f"{name}: expected a name that ends in .json"):
+        call("digits", "--hardware", machine, "-o", tmp_path / name)
+    with pytest.raises(ConfigurationError, match=r"mine.toml: expected a name that ends in .json"):
+        call("digits", "--hardware", machine, "-o", machine, "--force")
+    assert machine.read_text() == MACHINE
+
+
+def test_a_placement_is_not_overwritten_by_what_comes_of_it(machine, tmp_path, monkeypatch):
+    """An input is never an output, with --force neither."""
+    out = tmp_path / "map.json"
+    call("digits", "--hardware", machine, "-o", out)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match=r"map.json is the placement itself: expected another name"):
+        call("digits", "--hardware", machine, "--placement", out, "-o", "map.json", "--force")
+
+
+def test_moments_of_adam_take_room(machine):
+    """Two numbers beside each parameter: `map` had called a chip 98 % full that was too small."""
+    machine.write_text(MACHINE.replace("neurons_per_core = 32", "synapse_bytes_per_core = 66048"))
+    held = {}
+    for rule in ("sgd", "adam"):
+        chosen = ("--set", f"learning.rule={rule}", "--set", "training.batch=1", "--json")
+        held[rule] = json.loads(call("digits", "--hardware", machine, *chosen).stdout)
+    assert held["adam"]["cores_used"] > held["sgd"]["cores_used"]
+    for one in held.values():
+        assert one["fills"][1]["most"] <= 66048
+
+
+def test_one_tile_a_layer_is_the_machine_of_the_bill(machine):
+    """Links of [chip] take their time without a mapping, too: side by side both times are the same."""
+    whole = MACHINE.replace("neurons_per_core = 32\n", "")
+    machine.write_text(whole.replace("rows = 3", "rows = 1").replace("_ns = 2.0", "_ns = 0.05"))
+    mapped = call("digits", "--hardware", machine, "--placement", "row", "--json").stdout
+    where = ["--hardware", str(machine), "--json", "--mini-batches", "1"]
+    charged = CliRunner().invoke(app, ["energy", "digits", *where], catch_exceptions=False)
+    (bills,) = json.loads(charged.stdout)["orders"][0]["machines"]
+    makespan = json.loads(mapped)["time"]["makespan_ns"]
+    assert bills["dense"]["latency"] == pytest.approx(makespan, rel=1e-9)
+
+
+def test_norms_over_tiles_are_named(machine, tmp_path):
+    """What each tile would have to tell the others of its layer, and does not on this mesh."""
+    chosen = ["learning.rule=nlms", "schedule.precisions=theorem 1", "training.batch=1"]
+    chosen += ["network.output=identity", "network.proximal_step=0.1"]
+    model = tmp_path / "model.toml"
+    model.write_text(DIGITS.read_text(encoding="utf-8").replace("rate = 1e-3\n", ""), encoding="utf-8")
+    said = call(model, "--hardware", machine, *(word for one in chosen for word in ("--set", one))).stdout
+    assert "not simulated: the norm of NLMS, the norms of precisions" in " ".join(said.split())

@@ -11,6 +11,7 @@ import pytest
 from pcsim.engine.event import EventEngine
 from pcsim.errors import ConfigurationError
 from pcsim.experiments.energy import charge_machines, charge_mapped, measure
+from pcsim.experiments.energy_figure import draw_bills
 from pcsim.experiments.experiment import Experiment
 from pcsim.experiments.meter import Meter
 from pcsim.experiments.pricing import setting_of
@@ -208,7 +209,7 @@ def test_a_mapping_brings_its_hops_and_its_makespan():
     assert both.dense.latency == pytest.approx(unmapped["loihi2018"].dense.latency, rel=0.02)
     assert both.events.latency is None
     assert both.events.energy < both.dense.energy
-    with pytest.raises(ConfigurationError, match="for the machine loihi2018: expected one for mesh"):
+    with pytest.raises(ConfigurationError, match=r"for a 8x16 mesh \(loihi2018\): expected 8x8 \(mesh\)"):
         charge_mapped(experiment, load_machine("mesh"), mapping, 2)
 
 
@@ -371,3 +372,19 @@ def test_faults_are_refused():
     """A lost message costs its sender something and its receiver nothing: nobody has priced that."""
     with pytest.raises(ConfigurationError, match=r"expected a model without \[faults\]"):
         measure(digits(channels=Channels(faults=Faults(loss=0.1))), 1)
+
+
+def test_machines_of_one_name_are_refused():
+    """Bills are told apart by name: the second had replaced the first without a word."""
+    machine = load_machine("unit")
+    with pytest.raises(ConfigurationError, match="a name of its own for each machine"):
+        charge_machines(digits(), [machine, replace(machine, title="another")], 1)
+
+
+def test_both_bars_of_a_machine_bear_its_name():
+    """The second was called by the source of the prices, which read as a machine of its own."""
+    machine = load_machine("loihi2018")
+    bills, _ = charge_machines(digits(), [machine], 1)
+    left = draw_bills([("sequential", bills)], lambda value, unit: "").axes[0]
+    assert [one.get_text() for one in left.get_yticklabels()] == ["loihi2018, dense", "loihi2018, events"]
+    assert machine.source in [one.get_text() for one in left.texts]

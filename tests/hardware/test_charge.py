@@ -230,6 +230,20 @@ def test_a_price_for_the_whole_covers_what_it_includes_and_no_more():
     assert [one.term for one in charges(whole, counts, {})] == [whole]
 
 
+def test_a_price_includes_its_parts_where_no_piece_is_left():
+    """Doing nothing had cost more than doing everything: without a product its additions were charged apart.
+
+    A neuron's bias of 0.25 pJ and its 4 bytes belong to the synaptic operations, of which events leave none.
+    """
+    whole = Term.SYNAPTIC_OPERATION
+    parts = {Term.ADDITION: price(0.25), Term.NEAR_READ: price(12.5)}
+    prices = {whole: price(5, Term.MULTIPLICATION, Term.ADDITION, Term.NEAR_READ), **parts}
+    counts = {whole: 0.0, Term.MULTIPLICATION: 0.0, Term.ADDITION: 12.0, Term.NEAR_READ: 48.0}
+    assert charges(whole, counts, prices) == []
+    assert charges(whole, counts, {whole: prices[whole]}) == []
+    assert [one.term for one in charges(whole, counts, parts)] == [Term.ADDITION, Term.NEAR_READ]
+
+
 def test_a_price_of_zero_is_a_price():
     """Zero on purpose is not the same as unknown."""
     bill = billed(machine_with({Term.REDUCTION: price(0, Term.ADDITION, Term.MULTIPLICATION, Term.FUNCTION)}))
@@ -271,6 +285,22 @@ def test_latency_is_the_event_engines(case: Case, name):
     assert timing_totals(program, clock, case.batch) == engine.totals
     bill = charge(setting, [dense(program, case.batch)])
     assert bill.latency == pytest.approx(engine.totals.simulated_time, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["sanafe-loihi", "mesh"])
+def test_the_clock_knows_the_operations_of_refreshed_precisions(name):
+    """Telling a norm takes its own time on both: the clock took it for an operation that does nothing."""
+    schedule = Schedule("sequential", iterations=2, precisions="theorem 1")
+    network = Network.dense([4, 5, 3, 2], output="identity", proximal_step=0.5)
+    setting = Setting(network, 1, UPDATES["nlms"], load_machine(name))
+    program = Program.build(network, schedule)
+    clock = clock_of(setting, schedule.operations(network))
+    engine = EventEngine(program, None, clock, 1)
+    engine.simulate()
+    assert ("tell_norm", 1) in clock.operation_times
+    assert ("take_norm", 3) in clock.operation_times
+    latency = charge(setting, [dense(program, 1)]).latency
+    assert latency == pytest.approx(engine.totals.simulated_time, rel=1e-9)
 
 
 @pytest.mark.parametrize("name", ["loihi2018", "digital-45nm", "mesh"])

@@ -5,12 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
 
 from pcsim.config import MachineHardwareConfig
 from pcsim.errors import ConfigurationError
+from pcsim.hardware.charge import travel
 from pcsim.hardware.machine import load_machine, machine_names
+from pcsim.hardware.machine_clock import clock_of
 from pcsim.hardware.prices import WHOLE, Evidence, Term
+from pcsim.hardware.work import UPDATES, Setting, work_of
+from pcsim.network.network import Network
+from pcsim.schedule.program import Schedule
 
 GOOD = """
 title = "mine"
@@ -74,6 +80,52 @@ def test_a_users_file(tmp_path):
     assert machine.chip is not None
     assert (machine.chip.hop_ns_horizontal, machine.chip.hop_ns_vertical) == (None, 3)
     assert machine.near_capacity == 6 * 100
+
+
+@pytest.mark.parametrize(("packet", "price", "passed"), [("packet_bytes = 4\n", 8, 4), ("", 2, 1)])
+def test_every_clock_knows_the_links_of_the_chip(tmp_path, packet, price, passed):
+    """Width and hops of [chip] were for `pcsim map` only; all other clocks took messages for free.
+
+    0.5 bytes a ns: a packet of 4 bytes takes 8 ns; without packets each byte 2 ns. 15 values of 4 bytes are
+    under way for 60 / 0.5 + 7 = 127 ns.
+    """
+    links = "link_bytes_per_ns = 0.5\nhop_ns_horizontal = 7\n"
+    machine = load_machine(written(tmp_path, packet + GOOD + links))
+    times = machine.prices.time
+    assert {term: times[term].value for term in (Term.MESSAGE, Term.HOP_HORIZONTAL, Term.HOP_VERTICAL)} == {
+        Term.MESSAGE: price,
+        Term.HOP_HORIZONTAL: 7,
+        Term.HOP_VERTICAL: 3,
+    }
+    assert machine.passed_bytes == passed
+    network = Network.dense([2, 5, 2])
+    setting = Setting(network, 3, UPDATES["sgd"], machine)
+    operations = Schedule("sequential", iterations=1).operations(network)
+    assert travel(work_of(operations.predict(0), setting), times) == 127
+    clock = clock_of(setting, operations)
+    assert clock.message_time(0, 1, 15, 60, np.random.default_rng(0)) == 127
+    assert "message" not in clock.unpriced
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ("hop_ns_vertical = 4", "chip.hop_ns_vertical = 4: expected 3, as time.hop_vertical says, or one of"),
+        (
+            "link_bytes_per_ns = 2",
+            "time.message.value = 1: expected 4 / chip.link_bytes_per_ns, as chip",
+        ),
+    ],
+)
+def test_a_chip_that_contradicts_the_prices_is_refused(tmp_path, keys, says):
+    """Two numbers for one thing: `map` had taken one of them, and `energy` the other."""
+    message = '[time.message]\nvalue = 1\nunit = "ns"\nsource = "data sheet"\nevidence = "simulated"\n'
+    text = f"packet_bytes = 4\n{GOOD}".replace("[chip]", f"{message}[chip]")
+    with pytest.raises(ConfigurationError) as refusal:
+        load_machine(written(tmp_path, f"{text}{keys}\n"))
+    assert says in str(refusal.value)
+    agreeing = written(tmp_path, f"{text}link_bytes_per_ns = 4\nhop_ns_vertical = 3\n")
+    assert load_machine(agreeing).prices.time[Term.MESSAGE].source == "data sheet"
 
 
 def test_the_example_of_the_documentation_is_one(tmp_path):

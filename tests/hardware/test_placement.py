@@ -112,10 +112,9 @@ def test_a_file_places(tmp_path):
         ConfigurationError, match=r"of a network with layers \[4, 6, 2\]: expected \[4, 6, 3\]"
     ):
         place(program_of([4, 6, 3]), chip, 1, str(path), "mine")
-    with pytest.raises(ConfigurationError, match=r"is for a 2x3 mesh: expected 3x3 \(mine\)"):
-        place(program, Chip(3, 3), 1, str(path), "mine")
-    with pytest.raises(ConfigurationError, match=r"for the machine mine: expected other; name it with --har"):
-        place(program, chip, 1, str(path), "other")
+    with pytest.raises(ConfigurationError, match=r"for a 2x3 mesh \(mine\): expected 3x3 \(other\)"):
+        place(program, Chip(3, 3), 1, str(path), "other")
+    assert place(program, chip, 1, str(path), "renamed").tiles == first.tiles
     with pytest.raises(ConfigurationError, match="would hold 3 neurons: expected 2 at most, 1 over"):
         place(program, Chip(2, 3, 2), 1, str(path), "mine")
 

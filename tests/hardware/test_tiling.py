@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pcsim.errors import ConfigurationError
 from pcsim.hardware.chip import Chip
 from pcsim.hardware.mapping import Mapping, Tile
-from pcsim.hardware.tiling import CAPACITIES, Fill, Need, check_fit, fills, need_of, split
+from pcsim.hardware.tiling import CAPACITIES, Fill, Need, check_fit, fills, misfit, need_of, split
 from pcsim.network.network import Network
 
 
@@ -27,6 +27,25 @@ def test_needs_by_hand():
     assert need_of(network, 5, Tile(1, 3, 4, 0), 2) == Need(1, 8, (10 + 10) * 4)
     assert need_of(network, 5, Tile(0, 0, 3, 0), 0) == Need(3, 4 * (12 + 4), 4 * 20)
     assert need_of(network, 5, Tile(2, 0, 2, 0), 1) == Need(2, 0, 4 * 10)
+
+
+def test_what_the_learning_rule_keeps_lies_beside_the_parameters():
+    """Adam keeps two numbers of each: a map that left them out said that a network fits which does not.
+
+    Layer 0 of 3-4-2: (12 + 4) numbers of 4 bytes, three times. A core of 100 bytes holds one of its neurons
+    with the biases, 8 numbers, 96 bytes: three tiles. Layer 1: three of its neurons and the biases are as
+    many: two tiles.
+    """
+    network, chip = Network.dense([3, 4, 2]), Chip(2, 2, synapse_bytes_per_core=100)
+    assert need_of(network, 1, Tile(0, 0, 3, 0), 0, 2).synapse_bytes == 3 * 64
+    assert [len(tiles) for tiles in split(network, chip, 1, "mine")] == [1, 1, 1]
+    assert misfit(network, chip, 1, 0) is None
+    assert misfit(network, chip, 1, 2) == "2 cores over"
+    assert (
+        misfit(network, Chip(9, 9, synapse_bytes_per_core=80), 1, 2)
+        == "one neuron alone is too much for a core"
+    )
+    assert fills(network, chip, 1, (Tile(0, 0, 3, 0),), 2)[1].most == 192
 
 
 def test_a_convolution_has_its_whole_kernel_in_each_tile():

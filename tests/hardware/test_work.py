@@ -149,6 +149,36 @@ def test_learning_rules_by_hand():
     }
 
 
+def test_precisions_that_follow_from_the_state_are_charged():
+    """2-3-2, tanh, one sample: norms are reductions like NLMS's; weighing, decay and f(ĥ) had been free.
+
+    tell_norm of layer 1: 3 values, each a function, a product and an addition, 12 bytes read. Relaxing sums
+    3 + 2 values; the 2 errors above are weighed; each neuron has two products more (γ and the decay), an
+    addition and f(ĥ); it reads activity, error and one norm: 12 + 12 + 4 bytes. take_norm keeps one number.
+    """
+    network = Network.dense([2, 3, 2], activation="tanh", output="identity", proximal_step=0.5)
+    works = {}
+    for precisions in ("constant", "theorem 1"):
+        ops = Schedule("sequential", iterations=1, precisions=precisions).operations(network)
+        works[precisions] = work_of(ops.relax(1, 1), Setting(network, 1, UPDATES["sgd"], UNIT))
+    plain, relax = works.values()
+    arithmetic = (Term.MULTIPLICATION, Term.ADDITION, Term.FUNCTION)
+    more = {
+        whole: [relax.counts[whole].get(term, 0) - plain.counts[whole].get(term, 0) for term in arithmetic]
+        for whole in (Term.SYNAPTIC_OPERATION, Term.NEURON_UPDATE)
+    }
+    assert more == {Term.SYNAPTIC_OPERATION: [2, 0, 0], Term.NEURON_UPDATE: [6, 3, 3]}
+    assert relax.counts[Term.NEURON_UPDATE][Term.NEAR_READ] == 12 + 12 + 4
+    assert relax.counts[Term.REDUCTION] == {Term.REDUCTION: 5, Term.MULTIPLICATION: 5, Term.ADDITION: 5}
+    setting = Setting(network, 1, UPDATES["sgd"], UNIT)
+    assert work_of(ops.tell_norm(1, 0), setting).counts[Term.REDUCTION] == {
+        **dict.fromkeys((Term.REDUCTION, *arithmetic), 3),
+        Term.NEAR_READ: 12,
+    }
+    assert work_of(ops.clamp(2), setting)[Term.NEAR_READ] == 4 * (2 + 2 + 1)
+    assert set(work_of(ops.take_norm(1, 0), setting).counts) == {Term.OPERATION}
+
+
 def test_softmax_is_a_reduction_wherever_it_is_formed():
     """Clamp, compare and compare_target at the output go over all its values; a sigmoid is no reduction."""
     for output, values in (("softmax", 12), ("sigmoid", 0)):
