@@ -302,7 +302,7 @@ BUGS = [
     network("roomy_copy(weight, dtype)", "weight"),
     conv_operation("self._memory(layer),\n            MessageKind.PREDICTION", "frozenset(),\n            MessageKind.PREDICTION"),
     conv_operation('_places(layer, "activity error weight inbox.error") | self._memory(layer)', '_places(layer, "activity error weight inbox.error")'),
-    conv_operation('== "label" and self.network.soft_clamp', '== "label"'),
+    conv_operation('== "label" and differs', '== "label"'),
     conv_operation('learn_output_from == "label"', 'learn_output_from == "activity"'),
     conv_program('or place.name == "memory"', ""),
 ]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -178,6 +179,13 @@ def test_documented_commands_exist(page):
         options = {name for one in COMMANDS[path].params for name in (*one.opts, *one.secondary_opts)}
         named = set(re.findall(r"(?<=\s)--[a-z][a-z-]*", command.split(" | ")[0].split(" > ")[0]))
         assert named <= options | {"--help"}, f"{page.name}: {command}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+def test_documented_names_exist(page):
+    """A name of the package in the text is one that can be imported."""
+    for name in re.findall(r"`(pcsim(?:\.[A-Za-z_]\w*)+)(?=[`(])", page.read_text()):
+        assert pkgutil.resolve_name(name) is not None, name
 
 
 def test_citation_and_version_agree():

@@ -34,6 +34,7 @@ from pcsim.tracing.table_reader import TableReader
 if TYPE_CHECKING:
     import xarray
 
+TARGETS_SINCE = 4  # version of the trace format whose probes keep y where they keep what it is needed for
 QUANTITIES = ("activity", "weight", "update", "bias", "bias_update")
 
 
@@ -44,9 +45,7 @@ def backprop_angles(
 
     Backprop's step is −∂Loss/∂W_l, the batch mean, at the weights before the training step (weight −
     update) for the recorded input and target; the loss is the (binary) cross-entropy for a softmax (sigmoid)
-    output and ½‖y − out‖² for identity. Of the target the trace holds ĥ_L at iteration 0, which is y under a
-    hard clamp; under a soft one, ĥ_L = (1 − m) y + m out(p_L), equation (3), is solved for y. No gradient of
-    a whole matrix is ever formed.
+    output and ½‖y − out‖² for identity. No gradient of a whole matrix is ever formed.
 
     Variables over (step, connection): `angle` in degrees (NaN where an update or gradient is zero),
     `length_ratio` (‖ΔW_l‖ / ‖∇‖), `update_norm`, `gradient_norm`; over connection `angle_mean` and
@@ -59,7 +58,7 @@ def backprop_angles(
 
     Raises:
         TraceError: no probe has activity, weight, update, bias and bias_update of all layers for all samples
-            of the mini-batch, or the trace cannot be read.
+            of the mini-batch, the trace is of a version that kept no targets, or it cannot be read.
     """
     with opened(trace) as reader:
         functions = Functions.of(reader)
@@ -110,7 +109,7 @@ def has_angles(trace: TraceReader) -> bool:
 def _needed(top: int) -> list[str]:
     """Return the columns without which there is no gradient."""
     parameters = [f"{kind}_{layer}" for kind in QUANTITIES[1:] for layer in range(top)]
-    return ["activity_0", f"activity_{top}", *parameters]
+    return ["activity_0", f"target_{top}", *parameters]
 
 
 def _suitable(trace: TraceReader, top: int, probe: str | None) -> TableReader:
@@ -125,6 +124,7 @@ def _suitable(trace: TraceReader, top: int, probe: str | None) -> TableReader:
         )
     suited = [name for name in names if not set(needed) - set(trace.table(name).columns)]
     if not suited:
+        _refuse_without_targets(trace, names, set(needed) - {f"target_{top}"})
         what = f"all of {', '.join(QUANTITIES)} of all layers and samples"
         raise missing_probe(trace, what, *QUANTITIES, samples=batch)
     for name in suited:
@@ -140,6 +140,16 @@ def _suitable(trace: TraceReader, top: int, probe: str | None) -> TableReader:
     )
 
 
+def _refuse_without_targets(trace: TraceReader, names: Sequence[str], others: set[str]) -> None:
+    """Refuse a trace whose probes have all other columns, but were written before targets were kept."""
+    version = trace.attributes["schema_version"]
+    if version < TARGETS_SINCE and any(others <= set(trace.table(name).columns) for name in names):
+        raise NotRecordedError(
+            f"{trace.path} has version {version} of the trace format, which keeps no targets: "
+            f"expected version {TARGETS_SINCE}, run it again"
+        )
+
+
 @dataclass(frozen=True)
 class _Recorded:
     """A probe's rows, the functions of the network, and those of its connections that are convolutions."""
@@ -151,7 +161,8 @@ class _Recorded:
     def products(self, row: int) -> Floats:
         """Return ‖ΔW_l‖², ‖∇‖² and their inner product for each connection in one training step, (L, 3)."""
         activities, drives = self._forward(row)
-        sensitivity = self._target(row, activities[-1]) - self.functions.answer(activities[-1])
+        target = self.rows.read(f"target_{self.functions.top}", row)
+        sensitivity = target - self.functions.answer(activities[-1])
         found = np.zeros((self.functions.top, 3))
         for layer in reversed(range(self.functions.top)):
             through = self._through_windows if layer in self.convolutions else self._through_matrix
@@ -183,7 +194,8 @@ class _Recorded:
 
     def _forward(self, row: int) -> tuple[list[Array], dict[int, Array]]:
         """Return ĥ_0 and p_1, …, p_L of a plain forward pass before the step; z of each convolution."""
-        activities, drives = [self._state("activity_0", row)], {}
+        clamped = self.rows.shape("activity_0")[0] - 1  # the last iteration: by then it is, in any order
+        activities, drives = [self.rows.read("activity_0", row, clamped)], {}
         for layer in range(self.functions.top):
             rates = self.functions.activate(layer, activities[layer])
             bias = self.rows.read(f"bias_{layer}", row) - self.rows.read(f"bias_update_{layer}", row)
@@ -201,11 +213,6 @@ class _Recorded:
         update = self.rows.read(f"update_{layer}", row)
         return self.rows.read(f"weight_{layer}", row) - update, update
 
-    def _target(self, row: int, prediction: Array) -> Array:
-        """Return y from the clamped output at iteration 0."""
-        clamped, mix = self._state(f"activity_{self.functions.top}", row), self.functions.mix
-        return clamped if mix == 0 else (clamped - mix * self.functions.answer(prediction)) / (1 - mix)
-
     def _before(self, layer: int, row: int) -> Iterator[tuple[slice, Array, Array]]:
         """Yield rows of the weight before the step, with its update: which target neurons, W, ΔW."""
         weight, update = f"weight_{layer}", f"update_{layer}"
@@ -213,10 +220,6 @@ class _Recorded:
         for (part,) in pieces((targets,), 8 * sources):
             change = self.rows.read(update, row, part)
             yield part, self.rows.read(weight, row, part) - change, change
-
-    def _state(self, name: str, row: int) -> Floats:
-        """Return a state at iteration 0, (batch, n)."""
-        return self.rows.read(name, row, 0)
 
 
 def _products(update: Array, gradient: Array) -> Floats:

@@ -64,6 +64,14 @@ class FixedPoint:
         if mean_square == 0:
             return cls(0, 0)
         fraction = math.ceil((snr / 10 * math.log2(10) - math.log2(12 * mean_square)) / 2)
+        return cls.holding(minimum, maximum, fraction)
+
+    @classmethod
+    def holding(cls, minimum: float, maximum: float, fraction: int) -> Self:
+        """Return the format of so many fraction bits with the fewest integer bits that hold both extremes.
+
+        As they are rounded: one just below −2^i becomes −2^i with few fraction bits and not with more.
+        """
         low, high = (round(math.ldexp(end, fraction)) for end in (minimum, maximum))
         magnitude = max(high.bit_length() if high > 0 else 0, (-low - 1).bit_length() if low < 0 else 0)
         return cls(magnitude - fraction, fraction)

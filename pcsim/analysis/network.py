@@ -1,4 +1,4 @@
-"""What a trace says about the network that was run: its functions and how its output was clamped."""
+"""What a trace says about the network that was run: its functions."""
 
 from __future__ import annotations
 
@@ -24,12 +24,10 @@ class Functions:
     Attributes:
         activations: f of each layer, 0 to L; the output's is not used.
         output: function at the output: softmax, sigmoid or identity.
-        mix: share of out(p_L) in the clamped output; 0 is the hard clamp.
     """
 
     activations: tuple[str, ...]
     output: str
-    mix: float
 
     @classmethod
     def of(cls, trace: TraceReader) -> Functions:
@@ -41,11 +39,11 @@ class Functions:
         """
         try:
             network = trace.attributes["experiment"]["network"]
-            found = cls(tuple(network["activation"]), network["output"][-1], float(network["mix"][-1]))
+            found = cls(tuple(network["activation"]), network["output"][-1])
         except (KeyError, TypeError, IndexError, ValueError) as error:
             raise NotRecordedError(
-                f"{trace.path} does not say what network was run ({error}): expected network.activation, "
-                "output and mix in the attribute 'experiment'"
+                f"{trace.path} does not say what network was run ({error}): expected network.activation "
+                "and output in the attribute 'experiment'"
             ) from error
         for name in found.activations:
             if name not in ACTIVATIONS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -79,7 +80,8 @@ def quantised_snr(
     """Return `ranges` with `measured_snr`, found by rounding every recorded number to its signal's format.
 
     And with `extra_bits`, the fewest fraction bits more with which a signal that misses the ratio reaches
-    it, measured in one more pass over these signals for each bit; at most `MOST_EXTRA`.
+    it, measured in one more pass over these signals for each bit; at most `MOST_EXTRA`. An integer bit comes
+    with them where both extremes, rounded less coarsely, need it.
 
     `predicted_snr` takes rounding for noise, which it is not for signals of few different values. Infinite
     where rounding changes nothing, NaN where there is no signal. Numbers that are not finite are left out.
@@ -102,10 +104,7 @@ def quantised_snr(
         measured = reached = _measured(reader, names, formats, progress)
         while (failing := np.flatnonzero((reached < ranges.attrs["snr"]) & (extra < MOST_EXTRA))).size:
             extra[failing] += 1
-            longer = [
-                FixedPoint(formats[one].integer_bits, formats[one].fraction_bits + int(extra[one]))
-                for one in failing
-            ]
+            longer = [_longer(formats[one], int(extra[one]), ranges.isel(signal=one)) for one in failing]
             reached = reached.copy()
             reached[failing] = _measured(reader, [names[one] for one in failing], longer, progress)
     words = {"long_name": "signal-to-noise ratio of the recorded numbers in the format", "units": "dB"}
@@ -174,8 +173,14 @@ def _format(statistics: RangeStatistics, snr: float) -> FixedPoint:
     found = FixedPoint.suited(statistics.minimum, statistics.maximum, statistics.mean_square, snr)
     if statistics.distinct is not None:
         while found.measured_snr(*statistics.distinct) < snr:
-            found = FixedPoint(found.integer_bits, found.fraction_bits + 1)
+            found = FixedPoint.holding(statistics.minimum, statistics.maximum, found.fraction_bits + 1)
     return found
+
+
+def _longer(form: FixedPoint, extra: int, signal: xarray.Dataset) -> FixedPoint:
+    """Return a signal's format with more fraction bits, and the integer bits that these ask for."""
+    found = FixedPoint.holding(float(signal.minimum), float(signal.maximum), form.fraction_bits + extra)
+    return replace(found, integer_bits=max(form.integer_bits, found.integer_bits))
 
 
 def _measured(

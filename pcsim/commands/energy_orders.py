@@ -23,7 +23,7 @@ from pcsim.experiments.energy import (
 from pcsim.experiments.experiment import Experiment
 from pcsim.hardware.machine import Machine
 from pcsim.hardware.mapping import Mapping as Placed
-from pcsim.schedule.program import Reaction
+from pcsim.schedule.orders import Reactive
 from pcsim.terminal import ProgressBar
 
 
@@ -94,7 +94,7 @@ def charge_orders(
 def _charge(
     experiment: Experiment, machines: Sequence[Machine], placed: Placed | None, mini_batches: int
 ) -> tuple[dict[str, Bills], Measured]:
-    runs = len(machines) if isinstance(experiment.schedule.plan(experiment.network), Reaction) else 1
+    runs = len(machines) if isinstance(experiment.schedule.written, Reactive) else 1
     with ProgressBar() as bar:
         bar.begin(experiment.schedule.name, runs * mini_batches)
         if placed is None:

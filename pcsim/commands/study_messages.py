@@ -172,8 +172,11 @@ def _show(axis: str, found: Sequence[Summary]) -> None:
     from pcsim.terminal import NOTHING, new_table
 
     orders = list(dict.fromkeys(one.order for one in found))
-    table = new_table(f"Test accuracy by {axis}; ! runs that diverged", axis)
-    for heading in ("values\nsent", "bits a\nvalue", "lost") if len(orders) == 1 else ():
+    title = f"Test accuracy by {axis}; ! runs that diverged"
+    if len(orders) == 1:
+        title += "; events: values sent with a threshold, else those that are not zero"
+    table = new_table(title, axis)
+    for heading in ("events,\nof values", "bits a\nvalue", "lost") if len(orders) == 1 else ():
         table.add_column(heading, justify="right", no_wrap=True)
     for order in orders:
         table.add_column(order if len(orders) > 1 else "accuracy", justify="right")
@@ -206,7 +209,8 @@ def formats(
 ) -> None:
     """Say which fixed-point formats messages and activities of a run need, as lines for a model file.
 
-    The trace needs a probe with record = ["message", "activity"].
+    The trace needs a probe with record = ["message", "activity"]. Activities get the fraction bits that the
+    errors need, which are small differences of activities.
 
     Example: `pcsim study formats traces/digits-sequential.h5 --snr 30`
     """
@@ -226,4 +230,9 @@ def formats(
     for one in found:
         arrays = f"{one.signals} recorded array{'s' if one.signals > 1 else ''}"
         typer.echo(f"# {one.what}: {arrays}, from {one.minimum:.4g} to {one.maximum:.4g}, {snr:g} dB")
+        if not one.held:
+            typer.echo(
+                f"# {one.what}: {one.format} has more bits than the network's numbers, so no line: "
+                'lower --snr, or take network.dtype = "float64"'
+            )
     typer.echo(as_toml(found))

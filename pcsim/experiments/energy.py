@@ -118,7 +118,7 @@ def measure(experiment: Experiment, mini_batches: int, tell: Callable[[], None] 
     network, batch, channels = experiment.network.copy(), experiment.batch, experiment.channels
     meter = Meter(network, batch)
     units = network.layers(batch, experiment.rule, reference)
-    plan = _watched(experiment.schedule.plan(network), meter)
+    plan = _watched(experiment.schedule.plan(network, channels), meter)
     statistics = Statistics(plan.iterations, network.top)
     engine = EventEngine(plan, units, experiment.hardware, batch, [statistics], channels=channels)
     rng = np.random.default_rng([experiment.seed, 1])
@@ -160,7 +160,7 @@ def charge_machines(
     names = [machine.name for machine in machines]
     refuse_unless(bool(names), "hardware", names, "at least one machine")
     refuse_unless(len(set(names)) == len(names), "hardware", names, "a name of its own for each machine")
-    plan = experiment.schedule.plan(experiment.network)
+    plan = experiment.schedule.plan(experiment.network, experiment.channels)
     bills: dict[str, Bills] = {}
     if isinstance(plan, Program):
         measured = measure(experiment, mini_batches, tell)
@@ -195,7 +195,7 @@ def charge_mapped(
     """
     network, batch = experiment.network, experiment.batch
     check_mapping(experiment, machine, mapping)
-    program = Program.build(network, experiment.schedule)
+    program = Program.build(network, experiment.schedule, experiment.channels)
     plain = setting_of(network, batch, experiment.rule, machine)
     mapping = replace(mapping, chip=chip_of(machine, network.dtype.itemsize) or mapping.chip)
     plan = make_plan(program, mapping, batch, priced_durations(program, plain))

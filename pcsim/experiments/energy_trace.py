@@ -74,8 +74,8 @@ def charge_trace(trace: TraceReader, machine: Machine, tell: Callable[[], None] 
     network = build_network(model.network, model.training.seed)
     batch, schedule = model.training.batch, Schedule(**model.schedule.model_dump())
     setting = setting_of(network, batch, build_rule(model.learning), machine)
-    plan = schedule.plan(network)
     channels = build_channels(model.messages, model.states, model.faults)
+    plan = schedule.plan(network, channels)
     spans = _spans(table)
     chosen = np.unique(np.linspace(0, len(spans) - 1, min(MOST_STEPS, len(spans))).round().astype(int))
     dense: list[Done] = []

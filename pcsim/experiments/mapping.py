@@ -14,7 +14,7 @@ from pcsim.engine.mesh.engine import MeshTiming, simulate_mesh
 from pcsim.engine.mesh.plan import Floats, make_plan
 from pcsim.engine.mesh.times import chip_of, priced_durations, unpriced_on_mesh
 from pcsim.errors import ConfigurationError
-from pcsim.experiments.experiment import build_network, build_rule
+from pcsim.experiments.experiment import build_channels, build_network, build_rule
 from pcsim.experiments.pricing import setting_of
 from pcsim.hardware.machine import Machine, load_machine
 from pcsim.hardware.mapping import Mapping
@@ -134,7 +134,8 @@ def map_model(model: ModelConfig, hardware: str, placement: str) -> Mapped:
         raise ConfigurationError(
             f"hardware '{machine.name}' has no [chip]: expected a machine with a mesh of cores"
         )
-    program = Program.build(network, schedule)
+    channels = build_channels(model.messages, model.states, model.faults)
+    program = Program.build(network, schedule, channels)
     setting = setting_of(network, batch, build_rule(model.learning), machine)
     mapping = place(program, chip, batch, placement, machine.name, setting.update.state)
     plan = make_plan(program, mapping, batch, priced_durations(program, setting))

@@ -27,7 +27,7 @@ def simulate_one(experiment: Experiment, kernels: Kernels) -> tuple[Sequence[Eve
     """
     network, batch = experiment.network, experiment.batch
     check_fit(network, experiment.dataset, batch)
-    plan = experiment.schedule.plan(network)
+    plan = experiment.schedule.plan(network, experiment.channels)
     units = network.layers(batch, experiment.rule, kernels)
     statistics = Statistics(plan.iterations, network.top)
     engine = EventEngine(plan, units, experiment.hardware, batch, [statistics], channels=experiment.channels)

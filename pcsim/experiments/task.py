@@ -46,7 +46,7 @@ class Task:
         """
         if engine not in get_args(EngineName):
             raise ConfigurationError(f"engine '{engine}': {nearest(engine, get_args(EngineName))}")
-        plan = experiment.schedule.plan(experiment.network)
+        plan = experiment.schedule.plan(experiment.network, experiment.channels)
         if engine == "fast" and isinstance(plan, Reaction):
             raise ConfigurationError(
                 f"order '{experiment.schedule.name}' depends on when messages arrive: use --engine event"

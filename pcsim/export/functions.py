@@ -30,11 +30,11 @@ class Activation:
 
     def value(self, activity: Array) -> Array:
         """Return f(ĥ)."""
-        return Functions((self.name,), "identity", 0.0).activate(0, activity)
+        return Functions((self.name,), "identity").activate(0, activity)
 
     def slope(self, activity: Array) -> Array:
         """Return f'(ĥ)."""
-        return Functions((self.name,), "identity", 0.0).slope(0, activity)
+        return Functions((self.name,), "identity").slope(0, activity)
 
     def slope_error(self, activity: Array, error: float) -> Array:
         """Return how far f' may be off where the activity is off by at most `error`."""
@@ -58,7 +58,7 @@ ACTIVATIONS = {
 
 def output_tangent(name: str, prediction: Array) -> tuple[Array, Array]:
     """Return out(p) and its Jacobian (n, n) at one prediction p (n,)."""
-    value = Functions(("identity",), name, 0.0).answer(prediction)
+    value = Functions(("identity",), name).answer(prediction)
     if name == "softmax":
         return value, np.diag(value) - np.outer(value, value)
     return value, np.diag(value * (1 - value)) if name == "sigmoid" else np.eye(len(prediction))

@@ -106,7 +106,7 @@ def round_nearest(values: Array, number: NumberFormat) -> Array:
     """
     wide = _clipped(values, number)
     steps = number.steps(wide)
-    return _like(values, np.ldexp(np.rint(np.ldexp(wide, -steps)), steps))
+    return _like(values, np.ldexp(np.rint(np.ldexp(wide, -steps)), steps), number)
 
 
 def round_stochastic(values: Array, number: NumberFormat, rng: np.random.Generator) -> Array:
@@ -125,7 +125,8 @@ def round_stochastic(values: Array, number: NumberFormat, rng: np.random.Generat
     """
     wide = _clipped(values, number)
     steps = number.steps(wide)
-    return _like(values, np.ldexp(np.floor(np.ldexp(wide, -steps) + rng.random(values.shape)), steps))
+    drawn = np.ldexp(np.floor(np.ldexp(wide, -steps) + rng.random(values.shape)), steps)
+    return _like(values, drawn, number)
 
 
 def _clipped(values: Array, number: NumberFormat) -> npt.NDArray[np.float64]:
@@ -133,8 +134,8 @@ def _clipped(values: Array, number: NumberFormat) -> npt.NDArray[np.float64]:
     return np.clip(np.asarray(values, dtype=np.float64), number.lowest, number.highest)
 
 
-def _like(values: Array, rounded: npt.NDArray[np.float64]) -> Array:
-    """Return what was rounded in the dtype and layout of the values."""
+def _like(values: Array, rounded: npt.NDArray[np.float64], number: NumberFormat) -> Array:
+    """Return what was rounded in the dtype and layout of the values; a two's complement has no −0."""
     result = np.empty_like(values)
-    result[...] = rounded
+    result[...] = rounded + 0.0 if number.precision is None else rounded
     return result

@@ -10,6 +10,7 @@ from pcsim.errors import ProgramError
 from pcsim.kernels import Array
 from pcsim.network.layer import Layer, MessageKind
 from pcsim.network.network import Network
+from pcsim.schedule.channel import PLAIN, Channels
 from pcsim.schedule.precisions import Refreshing
 
 Action = Callable[[Layer], "Array | None"]  # returns the payload if the operation sends
@@ -120,11 +121,13 @@ class Operations:
         network: whose layers act.
         step_sizes: k of each inference iteration; their number is T.
         refreshing: how precisions follow from the state; None where they are constants of the network.
+        channels: what happens to numbers; of this an order sees whether layers round their activities.
     """
 
     network: Network
     step_sizes: tuple[float, ...]
     refreshing: Refreshing | None = None
+    channels: Channels = PLAIN
 
     @property
     def top(self) -> int:
@@ -270,10 +273,12 @@ class Operations:
     def learning_phase(self, iteration: int | None = None) -> Iterator[Operation]:
         """Let every connection learn, after the last iteration if no other is given.
 
-        Where the last connection is to learn from y itself, the output says first how far it is from y.
+        Where the last connection is to learn from y itself, the output says first how far it is from y. With
+        a hard clamp it has said so already, unless it had to round y.
         """
         iteration = len(self.step_sizes) if iteration is None else iteration
-        if self.network.learn_output_from == "label" and self.network.soft_clamp:
+        differs = self.network.soft_clamp or self.channels.states.format is not None
+        if self.network.learn_output_from == "label" and differs:
             yield self.compare_target(iteration)
         for layer in self.senders:
             yield self.learn(layer, iteration)

@@ -14,6 +14,7 @@ from pcsim.errors import ConfigurationError, ProgramError, check_kind, nearest, 
 from pcsim.network.layer import Layer, MessageKind
 from pcsim.network.network import Network
 from pcsim.schedule import locality
+from pcsim.schedule.channel import PLAIN, Channels
 from pcsim.schedule.freshness import Freshness
 from pcsim.schedule.operation import Operation, Operations, Place
 from pcsim.schedule.orders import ORDERS, Order, Reactive, ReactiveOrder
@@ -91,18 +92,23 @@ class Schedule:
         """The order itself."""
         return ORDERS[self.order] if isinstance(self.order, str) else self.order
 
-    def operations(self, network: Network) -> Operations:
+    def operations(self, network: Network, channels: Channels = PLAIN) -> Operations:
         """Return the vocabulary for a network, with this schedule's step sizes."""
         decay = self.step_decay == "harmonic"
         steps = tuple(self.step_size / (1 + t) if decay else self.step_size for t in range(self.iterations))
-        return Operations(network, steps, PRECISIONS[self.precisions])
+        return Operations(network, steps, PRECISIONS[self.precisions], channels)
 
-    def plan(self, network: Network) -> Program | Reaction:
-        """Write the order out for a network if it is a fixed list; else say how each layer reacts."""
+    def plan(self, network: Network, channels: Channels = PLAIN) -> Program | Reaction:
+        """Write the order out for a network if it is a fixed list; else say how each layer reacts.
+
+        Args:
+            network: whose layers act.
+            channels: what happens to their numbers.
+        """
         order = self.written
         if isinstance(order, Reactive):
-            return Reaction(network, self.operations(network), order.react)
-        return Program.build(network, self)
+            return Reaction(network, self.operations(network, channels), order.react)
+        return Program.build(network, self, channels)
 
 
 @dataclass(frozen=True)
@@ -171,8 +177,13 @@ class Program:
     iterations: int
 
     @classmethod
-    def build(cls, network: Network, schedule: Schedule) -> Program:
+    def build(cls, network: Network, schedule: Schedule, channels: Channels = PLAIN) -> Program:
         """Write the schedule out for a network.
+
+        Args:
+            network: whose layers act.
+            schedule: when.
+            channels: what happens to their numbers; the engine is given the same.
 
         Raises:
             ConfigurationError: no network or no schedule; the order depends on when messages arrive
@@ -189,7 +200,7 @@ class Program:
                 f"order '{schedule.name}' depends on when messages arrive and has no fixed list: "
                 "use the event engine (--engine event)"
             )
-        ops = schedule.operations(network)
+        ops = schedule.operations(network, channels)
         yielded = order(ops)
         if not isinstance(yielded, Iterable):
             raise ProgramError(

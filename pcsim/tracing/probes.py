@@ -29,6 +29,7 @@ Kind = Literal[
     "update",
     "bias",
     "bias_update",
+    "target",
 ]
 DTYPES = ("float16", "float32", "float64")
 
@@ -47,6 +48,8 @@ PARAMETERS: dict[Kind, Callable[[Layer], npt.NDArray[Any]]] = {
     "weight": lambda unit: unit.shaped_weight,
     "bias": lambda unit: unit.bias,
 }
+# What updates are judged by: probes that record both of these keep y beside the activity of the output.
+JUDGED = {"activity", "update"}
 CHANGES: dict[Kind, Kind] = {"update": "weight", "bias_update": "bias"}
 DESCRIPTIONS: dict[Kind, str] = {
     "activity": "activity of layer {}",
@@ -58,6 +61,7 @@ DESCRIPTIONS: dict[Kind, str] = {
     "update": "change of the weight of layer {} in this training step",
     "bias": "bias of layer {} after the learning phase",
     "bias_update": "change of the bias of layer {} in this training step",
+    "target": "what layer {} is clamped to, before a soft clamp mixes it and a format rounds it",
 }
 
 
@@ -130,13 +134,16 @@ class Probe:
         inner, senders = range(1, network.top + 1), range(network.top)
         has: dict[Kind, range] = {"activity": range(network.top + 1), "error": inner, "prediction": inner}
         has |= {"prediction_message": senders, "error_message": inner}
-        return {
+        found = {
             f"{kind}_{layer}": Recorded(kind, layer)
             for quantity in self.record
             for kind in _kinds(quantity)
             for layer in has.get(kind, senders)
             if self.layers is None or layer in self.layers
         }
+        if set(self.record) >= JUDGED and f"activity_{network.top}" in found:
+            found[f"target_{network.top}"] = Recorded("target", network.top)
+        return found
 
     def rows_of(self, batch: int) -> npt.NDArray[np.int64]:
         """Return the indices of the samples that are kept of a mini-batch.
@@ -257,6 +264,8 @@ class ProbeRecorder:
         for name, (kind, layer) in self._columns.items():
             if kind in PARAMETERS:
                 row[name] = np.array(PARAMETERS[kind](units[layer]), dtype, order="C")
+            elif kind == "target":
+                row[name] = np.array(np.asarray(units[layer].target)[self._samples], dtype, order="C")
         for name, now in self._changing(units):
             row[name] = np.subtract(now, self._before[name]).astype(dtype, order="C", copy=False)
         if dtype == "float16":
@@ -279,6 +288,8 @@ class ProbeRecorder:
 
 def _dims(kind: Kind, layer: int, network: Network) -> dict[str, int]:
     """Return the dimensions of a kind of column, with the sizes of those that the network decides."""
+    if kind == "target":
+        return {"sample": 0, f"neuron_{layer}": network.sizes[layer]}
     if kind not in STATES and kind not in MESSAGES:
         connection = network.connections[layer]
         dims = zip(connection.weight_dims, connection.weight_shape, strict=True)

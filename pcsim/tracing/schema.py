@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 from pcsim.errors import TraceError
 
 FORMAT = "pcsim-trace"
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 # A dimension's values, or only its size: such a dimension has no coordinate variable.
 Coordinate: TypeAlias = ArrayLike | int

@@ -18,6 +18,7 @@ import pytest
 import pcsim
 from pcsim.cli import main
 from pcsim.errors import TraceError
+from pcsim.schedule.channel import PLAIN
 from pcsim.tracing import Column, TraceWriter, open_trace
 from pcsim.tracing.schema import SCHEMA_VERSION
 
@@ -38,12 +39,12 @@ class Run:
     @property
     def inputs(self):
         """The inputs of the first mini-batch."""
-        return self.experiment.dataset.inputs(np.arange(BATCH), "float64")
+        return self.experiment.dataset.inputs(np.arange(self.experiment.batch), "float64")
 
     @property
     def targets(self):
         """The targets of the first mini-batch."""
-        return self.experiment.dataset.targets(np.arange(BATCH), "float64")
+        return self.experiment.dataset.targets(np.arange(self.experiment.batch), "float64")
 
 
 def small_data(outputs=5, samples=48):
@@ -74,6 +75,9 @@ def make(tmp_path_factory):
             "dtype": "float64",
             "seed": 3,
             "rate": 0.2,
+            "batch": BATCH,
+            "precisions": "constant",
+            "channels": PLAIN,
         } | dict(changes)
         network = pcsim.Network.dense(
             [12, 7, 6, 6, 5],
@@ -89,8 +93,9 @@ def make(tmp_path_factory):
             network,
             pcsim.load_dataset("npz", path=str(folder / "data.npz")),
             pcsim.SGD(given["rate"]),
-            pcsim.Schedule(order, iterations=given["iterations"], step_size=given["step_size"]),
-            batch=BATCH,
+            pcsim.Schedule(order, given["iterations"], given["step_size"], precisions=given["precisions"]),
+            batch=given["batch"],
+            channels=given["channels"],
             shuffle=False,
             record_every=given["every"],
             probes=probes,
@@ -208,7 +213,6 @@ def signal_trace(tmp_path):
             coordinates |= {"iteration": values.shape[1], "sample": values.shape[2]}
             coordinates[f"neuron_{layer}"] = values.shape[3]
         network = {"activation": ["identity", "relu", "relu"], "output": [None, None, "softmax"]}
-        network["mix"] = [0.0, 0.0, 1 / 101]
         with TraceWriter(tmp_path / name, {"experiment": json.dumps({"network": network})}) as writer:
             table = writer.table("probes/hand", "step", described, coordinates)
             table.extend(step=np.arange(len(next(iter(arrays.values())))), **arrays)

@@ -32,12 +32,13 @@ def write(path: Path, megabytes: int) -> None:
         matrix = f"target_neuron_{layer}", f"source_neuron_{layer}"
         columns |= {f"{kind}_{layer}": matrix for kind in ("weight", "update")}
         columns |= {f"{kind}_{layer}": matrix[:1] for kind in ("bias", "bias_update")}
+    columns[f"target_{top}"] = ("sample", f"neuron_{top}")
     shapes = {
         name: tuple(size if isinstance(size := sizes[dim], int) else len(size) for dim in dims)
         for name, dims in columns.items()
     }
     network = {"activation": ["identity", *["relu"] * top], "output": [None] * top + ["softmax"]}
-    attributes = {"experiment": {"network": network | {"mix": [0.0] * top + [0.01]}}, "batch": BATCH}
+    attributes = {"experiment": {"network": network}, "batch": BATCH}
     with TraceWriter(path, attributes) as writer:
         described = {name: Column(dims, "float64", name) for name, dims in columns.items()}
         probe = writer.table("probes/all", "step", step | described, sizes, expected_rows=rows)

@@ -1,5 +1,6 @@
 """Angles and lengths against backprop: torch's gradients, and the limit of small steps."""
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -7,6 +8,7 @@ import torch
 from pcsim import analysis
 from pcsim.analysis import backprop, stream
 from pcsim.analysis.stream import NotRecordedError
+from pcsim.schedule.channel import Channels, Messages, Rounding
 from pcsim.tracing import open_trace
 
 TORCH = {
@@ -65,9 +67,58 @@ def test_gradients_are_torchs_for_every_activation(make, activation):
 
 @pytest.mark.parametrize("output", sorted(LOSSES))
 @pytest.mark.parametrize("proximal_step", [float("inf"), 100.0, 1.0])
-def test_the_target_is_recovered(make, output, proximal_step):
-    """Under a hard clamp it is the output's activity, under a soft one it is solved for."""
+def test_the_target_is_kept(make, output, proximal_step):
+    """It is not the output's activity, which a soft clamp mixes with the prediction."""
     check(make(output=output, proximal_step=proximal_step), "tanh", output)
+
+
+def late(ops):
+    """Clamps the output in iteration 1, after a forward pass and errors without it."""
+    yield from (ops.clamp(0), ops.predict(0))
+    for layer in ops.hidden:
+        yield from (ops.initialise(layer), ops.predict(layer))
+    for iteration in ops.iterations:
+        yield from ops.settle(iteration)
+        for layer in ops.hidden:
+            yield ops.relax(layer, iteration)
+    yield from ops.settle(len(ops.iterations))
+    yield from ops.learning_phase()
+
+
+@pytest.mark.parametrize(
+    ("order", "changes"),
+    [
+        ("sequential", {"precisions": "theorem 1", "batch": 1, "samples": 1, "output": "identity"}),
+        ("sequential", {"channels": Channels(Messages(0.1, Rounding("Q2.3")))}),
+        (late, {}),
+        (late, {"proximal_step": float("inf")}),
+    ],
+    ids=["mix that follows the state", "rounded and left out", "late clamp", "late hard clamp"],
+)
+def test_the_target_does_not_follow_from_the_clamped_output(make, order, changes):
+    """How an output was clamped, when, and with which prediction is no business of the gradient."""
+    check(make(order, **{"proximal_step": 1.0} | changes), "tanh", changes.get("output", "softmax"))
+
+
+def test_the_target_is_not_rounded(make):
+    """Activities have a format of their own: ĥ_L is not y even under a hard clamp."""
+    run = make(channels=Channels(states=Rounding("Q-1.4")), proximal_step=float("inf"))
+    with open_trace(run.path) as trace:
+        target, activity = (trace.table("probes/all").read(name)[0] for name in ("target_4", "activity_4"))
+    assert target.tolist() == run.targets.tolist()
+    assert activity.max() < 0.5
+
+
+def test_traces_without_targets_are_refused(make, tmp_path):
+    """Before version 4 the target had to be guessed; such traces open, and their angles are not guessed."""
+    path = tmp_path / "old.h5"
+    path.write_bytes(make().path.read_bytes())
+    with h5py.File(path, "r+") as file:
+        file.attrs["schema_version"] = 3
+        del file["probes/all/target_4"]
+    with pytest.raises(NotRecordedError, match=r"has version 3 .* keeps no targets: .* run it again"):
+        analysis.backprop_angles(path)
+    assert analysis.dynamic_range(path).signal.size
 
 
 @pytest.mark.parametrize("order", ["sequential", "simultaneous", "bottom-up", "red-black"])

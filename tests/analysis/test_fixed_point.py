@@ -62,6 +62,12 @@ def test_measured_noise_is_as_predicted(kind, exponent, snr, seed):
     assert np.abs(narrower.quantise(values) - values).max() > 2.0**-form.fraction_bits / 2
 
 
+def test_the_integer_bits_are_those_of_the_rounded_extremes():
+    """−1.012 in eighths is −1, which needs no integer bit; in multiples of 1/128 it needs one."""
+    assert FixedPoint.holding(-1.012, 0.8, 3) == FixedPoint(0, 3)
+    assert FixedPoint.holding(-1.012, 0.8, 7) == FixedPoint(1, 7)
+
+
 def test_a_signal_of_zeros_needs_only_its_sign():
     """No power, no bits: the errors of layers that nothing reaches."""
     assert FixedPoint.suited(0, 0, 0, 40).bits == 1

@@ -96,6 +96,19 @@ def test_few_different_values_get_the_bit_that_they_lack(signal_trace):
         assert int(found.extra_bits[0]) == 0
 
 
+@pytest.mark.parametrize("spread", [0.0, 1e-6])
+def test_more_fraction_bits_may_ask_for_an_integer_bit(signal_trace, spread):
+    """Just below −1: coarsely rounded it fits without one; finer it saturated, however many bits came."""
+    values = np.full((30, 10, 1, 10), -1.012) + spread * np.arange(3000).reshape(30, 10, 1, 10) / 3000
+    path = signal_trace(error_1=values)
+    found = analysis.quantised_snr(path, analysis.dynamic_range(path, snr=40.0)).isel(signal=0)
+    if spread:  # of many values, whose format is not chosen by its exact ratio
+        assert (int(found.integer_bits), int(found.fraction_bits), int(found.extra_bits)) == (0, 5, 1)
+    else:
+        assert (int(found.integer_bits), int(found.fraction_bits), int(found.extra_bits)) == (1, 6, 0)
+        assert float(found.measured_snr) >= 40
+
+
 def test_a_format_that_misses_is_marked(signal_trace, command):
     """Of many values: what is measured below the ratio says how many bits it lacks, in the table too."""
     steps = np.linspace(0.49, 0.5, 3000)  # of the same side of a rounding step each: rounding is no noise

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import HARD, ORDERS, RULES, Case, cases, run
 
+import pcsim
 from pcsim.engine.channel import EXACT, Channel, ChannelSet, Mishap
 from pcsim.engine.event import EventEngine
 from pcsim.engine.fast import FastEngine
@@ -129,6 +130,14 @@ def test_a_threshold_of_zero_sends_signs_of_zeros_and_nan():
     assert letter.numbers == 2
 
 
+def test_what_rounds_to_zero_is_no_event():
+    """θ = 0 in fixed point: −0.3 and 0.3 are the one zero of a word, so nothing has changed."""
+    buffer = np.zeros((1, 2))
+    channel = Channel(Channels(Messages(0.0, Rounding("Q2.0"))), (0, 1), (1, 2), buffer.dtype, buffer)
+    letters = [channel.send(np.array([[value, 1.0]]), 0) for value in (-0.3, 0.3, -0.3)]
+    assert [letter.numbers for letter in letters] == [1, 0, 0]
+
+
 def test_a_higher_threshold_sends_less():
     """The point of it: entries sent fall as θ rises, and an infinite one would send nothing."""
     sent = []
@@ -198,6 +207,31 @@ def test_messages_and_activities_are_numbers_of_their_formats(engine, rounding):
         for name, array in (("Q2.6", layer.activity), *_inbox(layer, "Q3.4", "Q1.7")):
             assert array.tobytes() == round_nearest(array, NumberFormat.parse(name)).tobytes()
     assert differences(outcome, run(Case(rule="mq"), engine))
+
+
+@pytest.mark.parametrize("engine", ["fast", "event"])
+def test_the_label_is_learnt_where_the_hard_clamp_rounds_it(engine):
+    """ĥ_L is y in the format of activities; learn_output_from = "label" asks for y itself."""
+    rng = np.random.default_rng(2)
+    inputs, targets = rng.normal(size=(40, 3)), rng.uniform(size=(40, 2))
+    data = pcsim.Dataset("values", inputs, targets, inputs[:5], targets[:5], 1.0, 0)
+    learnt = []
+    for proximal_step in (HARD, 1.0):
+        network = pcsim.Network.dense(
+            [3, 4, 2], output="identity", proximal_step=proximal_step, learn_output_from="label"
+        )
+        experiment = pcsim.Experiment(
+            network,
+            data,
+            pcsim.SGD(0.1),
+            pcsim.Schedule(iterations=0),
+            batch=20,
+            channels=Channels(states=Rounding("Q2.1")),
+        )
+        pcsim.run(experiment, engine=engine)
+        learnt.append(network.parameters[-1])
+    np.testing.assert_array_equal(*(weight for weight, _ in learnt))
+    np.testing.assert_array_equal(*(bias for _, bias in learnt))
 
 
 def _inbox(layer, prediction, error):

@@ -26,6 +26,15 @@ def test_fixed_point_by_hand():
     np.testing.assert_array_equal(round_nearest(given, number), expected)
 
 
+def test_fixed_point_has_one_zero():
+    """A two's complement has no −0: a flip of its sign is no event. Floating point keeps it."""
+    given = np.array([-0.3, -0.0, -1e-9])
+    for number, sign in ((NumberFormat.parse("Q2.1"), False), (NumberFormat.parse("float16"), True)):
+        assert np.signbit(round_nearest(given * 1e-9, number)).tolist() == [sign] * 3
+    drawn = round_stochastic(np.full(50, -0.0), NumberFormat.parse("Q2.1"), np.random.default_rng(0))
+    assert not np.signbit(drawn).any()
+
+
 def test_negative_bits_by_hand():
     """Q-3.5 has 3 bits: multiples of 1/32 from −4/32 to 3/32. Q4.-2 has 3 bits: multiples of 4 up to 12."""
     small, large = NumberFormat.parse("Q-3.5"), NumberFormat.parse("q4.-2")

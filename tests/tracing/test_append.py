@@ -13,7 +13,7 @@ import pcsim
 from pcsim.engine.fast import FastEngine
 from pcsim.engine.observer import Statistics
 from pcsim.errors import TraceError
-from pcsim.tracing import Column, Storage, TraceWriter, open_trace
+from pcsim.tracing import SCHEMA_VERSION, Column, Storage, TraceWriter, open_trace
 from pcsim.tracing.recorder import Recorder
 
 _killed = runpy.run_path(str(Path(__file__).with_name("test_killed.py")))
@@ -145,13 +145,13 @@ def test_traces_of_another_run_are_refused(tmp_path):
             TraceWriter.append(path, {"experiment": {"seed": 1}}, steps_done=1).table(
                 "t", "step", columns, {"neuron": size}
             )
-    for version in (2, 4):
+    for version in (SCHEMA_VERSION - 1, SCHEMA_VERSION + 1):
         with h5py.File(path, "r+") as file:
             file.attrs["schema_version"] = version
         with pytest.raises(TraceError, match=f"schema version {version}"):
             TraceWriter.append(path, {}, steps_done=1)
     with h5py.File(path, "r+") as file:
-        file.attrs["schema_version"] = 3
+        file.attrs["schema_version"] = SCHEMA_VERSION
     with h5py.File(path, "r") as file, open_trace(path) as trace:
         assert trace.state == "complete"
         assert len(file["t/step"]) == 2

@@ -168,7 +168,7 @@ def test_both_engines_record_the_same_messages(tmp_path, order):
         with pcsim.open_trace(path) as trace:
             table = trace.table("probes/all")
             read.append({name: table.read(name) for name in table.columns})
-    assert len(read[0]) == 1 + 4 + 3 + 3 + 3 + 3 + 4 * 3
+    assert len(read[0]) == 1 + 4 + 3 + 3 + 3 + 3 + 4 * 3 + 1  # the step, …, the target
     for name, array in read[0].items():
         assert np.array_equal(array, read[1][name]), name
 

@@ -185,6 +185,7 @@ class DistributedEngine:
         self._statistics.begin_step(self._step)
         if self._wants_weights():
             self._remember()
+        self._echoes[-1].target = targets
         for observer in self.observers:
             observer.begin_step(self._step)
         seen = self._act(inputs, targets)

@@ -307,10 +307,56 @@ def test_suggested_formats_can_be_pasted(tmp_path):
     assert channels.errors.numbers.format != channels.predictions.numbers.format
 
 
-def test_formats_of_activities_alone_say_what_lacks(tmp_path):
+def test_activities_have_the_fraction_bits_of_their_errors(tmp_path):
+    """E = ĥ − p: with the bits of its own size alone an activity buries the error in its rounding.
+
+    And one more integer bit than each of its arrays alone, as finer numbers just below −1 are not −1.
+    """
+    values = {
+        "activity_1": np.array([-1.012, 0.9, 0.5]),
+        "activity_2": np.array([-1.012, 0.9, 0.7]),
+        "error_1": np.array([-0.01, 0.02, 0.015]),
+    }
+    columns = {name: Column(("n",), "float64", name) for name in values}
+    network = {"experiment": {"network": {"dtype": "float32"}}}
+    with TraceWriter(tmp_path / "run.h5", network) as writer:
+        writer.table("probes/all", "step", columns, {"n": np.arange(3)}).append(**values)
+    with open_trace(tmp_path / "run.h5") as trace:
+        (states,) = suggest_formats(trace, 20.0)
+        (finer,) = suggest_formats(trace, 120.0)
+    assert (states.what, states.format, states.signals, states.held) == ("activities", "Q1.8", 2, True)
+    assert finer.format.startswith("Q1.2")  # beyond the 24 bits of float32
+    assert not finer.held
+    assert not as_toml([finer])
+    shown = CliRunner().invoke(app, ["study", "formats", str(tmp_path / "run.h5"), "--snr", "120"])
+    assert "has more bits than the network's numbers, so no line" in shown.stdout
+
+
+def test_what_is_suggested_learns(tmp_path):
+    """The lines are to be pasted: a run of five epochs with them loses little; it learnt nothing (10 %)."""
+    overrides = ["training.epochs=5", "probe.error-flow.every=40", "probe.error-flow.samples=32"]
+    record = ["probe.error-flow.record=['activity','message']"]
+    run(Experiment.from_model(load_model(DIGITS, overrides + record)), trace=tmp_path / "run.h5")
+    with open_trace(tmp_path / "run.h5") as trace:
+        suggested = as_toml(suggest_formats(trace, 40.0))
+    (tmp_path / "model.toml").write_text(DIGITS.read_text() + "\n" + suggested)
+    pasted = Experiment.from_model(load_model(tmp_path / "model.toml", overrides))
+    assert pasted.channels.states.format is not None
+    assert run(pasted).test_accuracy > 0.75
+
+
+def test_dense_messages_are_not_said_to_be_left_out(tmp_path):
+    """Without a threshold everything is sent: the column counts what is not zero, and says so."""
+    options = ["--format", "Q4.7/Q0.15", "--seeds", "1", "--epochs", "1"]
+    shown = CliRunner().invoke(app, ["study", "messages", str(DIGITS), *options], env={"COLUMNS": "120"})
+    assert shown.exit_code == 0, shown.output
+    assert "else those that are not zero" in " ".join(shown.stdout.split())
+
+
+def test_formats_without_messages_say_what_lacks(tmp_path):
     """Half an answer is no whole one: a line says that messages were not recorded, and how to."""
     recorded = experiment()
-    object.__setattr__(recorded, "probes", (Probe("activities", ("activity",), every=5),))
+    object.__setattr__(recorded, "probes", (Probe("states", ("activity", "error"), every=5),))
     run(recorded, kernels=reference, trace=tmp_path / "run.h5")
     shown = CliRunner().invoke(app, ["study", "formats", str(tmp_path / "run.h5")])
     assert "[states]" in shown.stdout
@@ -318,10 +364,11 @@ def test_formats_of_activities_alone_say_what_lacks(tmp_path):
     assert """--set 'probe.formats.record=["message","activity"]'""" in shown.stderr
 
 
-def test_formats_need_a_probe(tmp_path):
-    """One line that says which."""
+@pytest.mark.parametrize("recorded_alone", ["weight", "activity"])
+def test_formats_need_a_probe(tmp_path, recorded_alone):
+    """One line that says which; activities alone do not tell how fine they have to be."""
     recorded = experiment()
-    object.__setattr__(recorded, "probes", (Probe("weights", ("weight",), every=5),))
+    object.__setattr__(recorded, "probes", (Probe("alone", (recorded_alone,), every=5),))
     run(recorded, kernels=reference, trace=tmp_path / "run.h5")
     shown = CliRunner().invoke(app, ["study", "formats", str(tmp_path / "run.h5")])
-    assert "no recorded messages or activities: add a probe" in str(shown.exception)
+    assert "no recorded messages, nor activities with their errors: add a probe" in str(shown.exception)
