@@ -50,6 +50,10 @@ class StudyError(PcsimError):
     """A folder of runs that cannot be read or written, is none, or whose workers cannot be had."""
 
 
+class NetworkError(PcsimError):
+    """A file of a network is missing, damaged, of something else, or cannot be written."""
+
+
 class PeerError(PcsimError):
     """A process of a distributed run has died, hangs or cannot be reached."""
 

@@ -19,10 +19,11 @@ from pcsim.engine.state import Facts
 from pcsim.errors import CheckpointError, ConfigurationError
 from pcsim.hidden_file import remove_abandoned, replacing
 from pcsim.kernels import Array
+from pcsim.network.stored import CHECKPOINT
 from pcsim.places import what_is
 from pcsim.training.loop import Engine, Epoch, Position
 
-FILE = "checkpoint.safetensors"
+FILE = CHECKPOINT  # as `Network.load` looks for it
 VERSION = 2
 
 

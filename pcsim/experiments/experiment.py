@@ -128,19 +128,11 @@ class Experiment:
 
         But for the engine and its clock, which `pcsim.experiments.task.Task` adds.
         """
-        network, schedule = self.network, self.schedule
-        constants = ("activation", "output", "mix", "precision", "activity_decay")
+        schedule = self.schedule
         refreshed = {} if schedule.precisions == CONSTANT else {"precisions": schedule.precisions}
         channels = {"channels": self.channels.describe()} if self.channels.active else {}
         return {
-            "network": {name: [getattr(one, name) for one in network.traits] for name in constants}
-            | {
-                "layers": list(network.sizes),
-                "shapes": [list(shape) for shape in network.shapes],
-                "connections": [connection.describe() for connection in network.connections],
-                "learn_output_from": network.learn_output_from,
-                "dtype": network.dtype.name,
-            },
+            "network": self.network.describe(),
             "schedule": {
                 "order": schedule.name,
                 "iterations": schedule.iterations,

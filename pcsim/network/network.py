@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import TYPE_CHECKING, Literal, TypedDict, Unpack, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack, get_args
 
 import numpy as np
-import numpy.typing as npt
 
 from pcsim.architecture import Architecture, ConvLayer, DenseLayer, parse
-from pcsim.errors import ConfigurationError, ShapeError, nearest, refuse_unless, whole
+from pcsim.errors import ShapeError, refuse_unless, whole
 from pcsim.kernels import ActivationName, Array, Kernels, OutputName, reference
 from pcsim.kernels.layout import roomy_copy
 from pcsim.network.connection import Connection, Conv, Dense, as_matrix
+from pcsim.network.constants import (
+    DEFAULTS,
+    Constants,
+    LearnFrom,
+    check_clamped,
+    check_constants,
+    check_name,
+    checked_sizes,
+    name_of,
+    per_layer,
+)
 from pcsim.network.layer import Layer, LayerTraits, Learner
 from pcsim.network.predictor import Predictor
 
@@ -22,47 +34,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 LearnerFactory = Callable[[Array, Array], Learner]
-LearnFrom = Literal["activity", "label"]
-
-
-class Constants(TypedDict, total=False):
-    """The constants of a network.
-
-    Attributes:
-        activation: f of the hidden layers (relu); it is never applied to the input, which may be signed.
-        output: function at the output: softmax for classes, sigmoid for values in [0, 1], identity.
-        proximal_step: β of the soft clamp (3), mix m = 1/(1 + β) (100); infinity is the hard clamp.
-        precision: γ_l of each layer, 1 if not given; that of the input has no effect and must be 1.
-            The output's weighs its error in the free energy; the clamp is set by `proximal_step` alone.
-        activity_decay: γ_l^decay of each layer, 0 if not given and at the clamped input and output.
-        dtype: "float32" or "float64".
-        seed: of the initial weights, where `parameters` are not given.
-        parameters: (W_l, b_l) to start from, copied.
-        learn_output_from: see `Network`.
-    """
-
-    activation: ActivationName
-    output: OutputName
-    proximal_step: float
-    precision: Sequence[float] | None
-    activity_decay: Sequence[float] | None
-    dtype: npt.DTypeLike
-    seed: int
-    parameters: Sequence[tuple[Array, Array]] | None
-    learn_output_from: LearnFrom
-
-
-DEFAULTS: Constants = {
-    "activation": "relu",
-    "output": "softmax",
-    "proximal_step": 100.0,
-    "precision": None,
-    "activity_decay": None,
-    "dtype": "float32",
-    "seed": 0,
-    "parameters": None,
-    "learn_output_from": "activity",
-}
 
 
 @dataclass(frozen=True)
@@ -99,7 +70,7 @@ class Network:
             ConfigurationError: an unknown constant, function or dtype, or a constant out of its range.
             ShapeError: sizes, constants or parameters that do not fit each other.
         """
-        first, *others = _checked_sizes(sizes)
+        first, *others = checked_sizes(sizes)
         return cls.build(Architecture((first,), tuple(DenseLayer(size) for size in others)), **constants)
 
     @classmethod
@@ -121,15 +92,15 @@ class Network:
     @classmethod
     def build(cls, architecture: Architecture, **constants: Unpack[Constants]) -> Network:
         """Build a network of given shapes; see `of`."""
-        _check_constants(constants)
+        check_constants(constants)
         given: Constants = {**DEFAULTS, **constants}
-        dtype = _name_of(given["dtype"])
+        dtype = name_of(given["dtype"])
         sizes, depth = architecture.sizes, len(architecture.sizes)
         activation, output = given["activation"], given["output"]
-        _check_name("activation", activation, get_args(ActivationName))
-        _check_name("output", output, get_args(OutputName))
-        _check_name("dtype", dtype, ("float32", "float64"))
-        _check_name("learn_output_from", given["learn_output_from"], get_args(LearnFrom))
+        check_name("activation", activation, get_args(ActivationName))
+        check_name("output", output, get_args(OutputName))
+        check_name("dtype", dtype, ("float32", "float64"))
+        check_name("learn_output_from", given["learn_output_from"], get_args(LearnFrom))
         step, seed = given["proximal_step"], given["seed"]
         refuse_unless(
             isinstance(step, Real) and step > 0,
@@ -138,9 +109,9 @@ class Network:
             'a value above 0; float("inf") is the hard clamp',
         )
         refuse_unless(whole(seed, 0), "seed", seed, "a whole number from 0")
-        precisions = _per_layer("precision", given["precision"], 1.0, depth)
-        decays = _per_layer("activity_decay", given["activity_decay"], 0.0, depth)
-        _check_clamped(precisions, decays)
+        precisions = per_layer("precision", given["precision"], 1.0, depth)
+        decays = per_layer("activity_decay", given["activity_decay"], 0.0, depth)
+        check_clamped(precisions, decays)
         connections, activations = connections_of(architecture, activation)
         traits = tuple(
             LayerTraits(
@@ -181,7 +152,7 @@ class Network:
         """
         from pcsim.network.from_torch import translate
 
-        _check_constants(constants)
+        check_constants(constants)
         for name in ("activation", "dtype", "parameters", "seed"):
             refuse_unless(name not in constants, name, constants.get(name), "nothing: the module says it")
         said = translate(module, image, constants.get("output"))
@@ -203,6 +174,45 @@ class Network:
         from pcsim.network.to_torch import build_module
 
         return build_module(self.connections, self.parameters, self.traits[-1].output, self.names)
+
+    def describe(self) -> dict[str, Any]:
+        """Return everything but the parameters, fit for JSON; see `stored.build`."""
+        names = ("activation", "output", "mix", "precision", "activity_decay")
+        return {name: [getattr(one, name) for one in self.traits] for name in names} | {
+            "layers": list(self.sizes),
+            "shapes": [list(shape) for shape in self.shapes],
+            "connections": [connection.describe() for connection in self.connections],
+            "learn_output_from": self.learn_output_from,
+            "dtype": self.dtype.name,
+        }
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the network to a safetensors file that holds all of it: `load` needs nothing else.
+
+        Args:
+            path: of the file; other tools find weight_0, bias_0, weight_1, … in it.
+            overwrite: whether a file that is there is replaced.
+
+        Raises:
+            NetworkError: the file is there already, or cannot be written.
+        """
+        from pcsim.network.stored import save
+
+        save(self, Path(path), overwrite)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Network:
+        """Read a network that `save` has written, or that a run with --checkpoint has trained.
+
+        Args:
+            path: of the file, or the folder of the checkpoint.
+
+        Raises:
+            NetworkError: no such file, or none of these.
+        """
+        from pcsim.network.stored import load
+
+        return load(Path(path))
 
     def copy(self) -> Network:
         """Return the network with parameters of its own."""
@@ -324,60 +334,6 @@ def connections_of(
         for layer, (one, below) in enumerate(zip(architecture.layers, architecture.sizes, strict=False))
     )
     return connections, tuple(own)
-
-
-def _check_constants(given: Iterable[str]) -> None:
-    """Refuse names that are none: what is misspelt would have no effect."""
-    for name in given:
-        if name not in DEFAULTS:
-            raise ConfigurationError(f"{name}: unknown constant; {nearest(name, DEFAULTS)}")
-
-
-def _checked_sizes(sizes: Sequence[int]) -> list[int]:
-    """Return the sizes of layers as they should be."""
-    given = list(sizes) if isinstance(sizes, Iterable) else sizes
-    if not isinstance(given, list) or len(given) < 2 or not all(whole(size, 1) for size in given):
-        raise ShapeError(
-            f"layers = {sizes!r}: expected at least an input and an output, each a whole number from 1, "
-            "as in [64, 32, 10]"
-        )
-    return [int(size) for size in given]
-
-
-def _name_of(dtype: npt.DTypeLike) -> str:
-    """Return the name of a type of numbers, given as NumPy knows it; what it does not know as it is."""
-    try:
-        return "None" if dtype is None else np.dtype(dtype).name
-    except TypeError:
-        return str(dtype)
-
-
-def _check_name(what: str, given: str, known: tuple[str, ...]) -> None:
-    if given not in known:
-        raise ConfigurationError(f"{what} = '{given}': {nearest(given, known)}")
-
-
-def _check_clamped(precisions: list[float], decays: list[float]) -> None:
-    """Refuse constants that would have no effect: the input and the output are clamped."""
-    if decays[0] or decays[-1] or precisions[0] != 1:
-        raise ConfigurationError(
-            "activity_decay of the input or output, or precision of the input: "
-            "expected 0, 0 and 1, since these layers are clamped"
-        )
-
-
-def _per_layer(what: str, given: Sequence[float] | None, default: float, depth: int) -> list[float]:
-    try:
-        values = [default] * depth if given is None else [float(value) for value in given]
-    except (TypeError, ValueError):
-        raise ConfigurationError(
-            f"{what} = {given!r}: expected a list of numbers, one for each of the {depth} layers"
-        ) from None
-    if len(values) != depth:
-        raise ShapeError(f"{what} has {len(values)} values: expected one for each of the {depth} layers")
-    if not all(np.isfinite(value) and value >= 0 for value in values):
-        raise ConfigurationError(f"{what} = {values}: expected finite values, none below 0")
-    return values
 
 
 def _parameters(

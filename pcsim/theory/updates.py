@@ -11,7 +11,8 @@ import numpy as np
 from pcsim.engine.fast import FastEngine
 from pcsim.engine.state import learnt, relearn
 from pcsim.kernels import Array
-from pcsim.network.network import LearnerFactory, LearnFrom, Network
+from pcsim.network.constants import LearnFrom
+from pcsim.network.network import LearnerFactory, Network
 from pcsim.schedule.program import Program, Schedule
 from pcsim.theory.problem import Floats, flatten
 
