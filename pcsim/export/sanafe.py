@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pcsim.errors import ConfigurationError, TraceError
+from pcsim.errors import TraceError
+from pcsim.export.mapped import mapping_of
 from pcsim.export.options import Options, Outcome, Prices, Progress
 from pcsim.export.recorded import Model, read_model
 from pcsim.export.sanafe_architecture import arch_lines, unpriced
@@ -85,13 +86,7 @@ def _require_dense(trace: TraceReader, model: Model) -> None:
 def _mapping(model: Model, path: Path | None, prices: Prices) -> Mapping:
     if path is None:
         return row_order(model.sizes, prices.machine)
-    mapping = Mapping.load(path)
-    if mapping.sizes != model.sizes:
-        raise ConfigurationError(
-            f"{path}: maps layers of {_listed(mapping.sizes)} neurons: "
-            f"expected the trace's {_listed(model.sizes)}"
-        )
-    return mapping
+    return mapping_of(path, model.sizes)
 
 
 def _save(path: Path, lines: Iterable[str]) -> None:
@@ -141,7 +136,3 @@ def _summary(traffic: Traffic, replay: Replay, counted: Count, prices: Prices) -
         f"by our count: {counted.packets:,} packets, {counted.hops:,} hops, "
         f"{counted.energy['total'] * 1e6:.4g} µJ, busiest cores {counted.busy * 1e3:.4g} ms",
     )
-
-
-def _listed(sizes: tuple[int, ...]) -> str:
-    return "-".join(map(str, sizes))
