@@ -13,7 +13,7 @@ from pcsim.experiments.reproduce.results import Curve, Results, Row
 from pcsim.experiments.significance import mean_sd
 from pcsim.report.curves import plot_updates
 from pcsim.report.numbers import read_updates
-from pcsim.report.style import INCHES, line_look, scale_y
+from pcsim.report.style import INCHES, count_ticks, line_look, scale_y
 from pcsim.tracing.reader import open_trace
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def draw_curves(several: Sequence[Results]) -> Figure:
         for index, row in enumerate(row for row in results.rows if results.curves[row.algorithm]):
             _curve(ax, results.curves[row.algorithm], row.title, line_look(index))
         ax.set(title=results.task.title, xlabel="epochs", ylabel=_label(results))
+        count_ticks(ax.xaxis)
         if results.task.measure == "loss":
             scale_y(ax, [value for row in results.rows for value in (*row.best, *row.last)])
         if ax.get_legend_handles_labels()[0]:
@@ -80,6 +81,7 @@ def draw_orders(results: Results) -> Figure:
     left.set(xlabel="T, inference iterations", ylabel=f"best {_label(results)}", title="Best epoch")
     left.set_xticks(sorted({_iterations(row) for row in results.rows}))
     right.set(xlabel="epochs", ylabel=_label(results), title="Learning")
+    count_ticks(right.xaxis)
     if left.get_legend_handles_labels()[0]:
         left.legend()
         right.legend(loc="center left", bbox_to_anchor=(1, 0.5))  # eight curves leave no room
@@ -143,7 +145,8 @@ def _curve(ax: Axes, curves: Sequence[Curve], title: str, look: dict[str, Any]) 
     for line, one in zip(values, curves, strict=True):
         line[: len(one.values)] = one.values
     epochs = np.arange(1, longest + 1)
-    ax.plot(epochs, np.nanmean(values, axis=0), label=title, lw=1.2, **look)
+    marker = "o" if longest == 1 else None  # a single point would be no line
+    ax.plot(epochs, np.nanmean(values, axis=0), label=title, lw=1.2, marker=marker, ms=3, **look)
     if len(curves) > 1:
         low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
         ax.fill_between(epochs, low, high, color=look["color"], alpha=0.16, lw=0)
