@@ -9,8 +9,10 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import replace
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,7 @@ from pcsim.errors import ConfigurationError, DataError, PcsimError
 from pcsim.experiments.alone import FILE, alone
 from pcsim.experiments.experiment import Experiment
 from pcsim.experiments.reproduce import cost, page, tables
-from pcsim.experiments.reproduce.figures import draw_curves
+from pcsim.experiments.reproduce.figures import draw_curves, draw_updates
 from pcsim.experiments.reproduce.jobs import MODELS, Job, Place, expected, failure, look, take
 from pcsim.experiments.reproduce.plans import OURS, TARGETS, TASKS, Choice
 from pcsim.experiments.reproduce.report import make, wanted, with_other_rates
@@ -35,6 +37,7 @@ from pcsim.experiments.run import run
 from pcsim.experiments.significance import mean_sd, welch
 from pcsim.learning import MQ, SGD, Adam
 from pcsim.network.network import Network
+from pcsim.report.style import style
 from pcsim.tracing import open_trace
 from pcsim.tracing.schema import Column
 from pcsim.tracing.writer import TraceWriter
@@ -436,6 +439,23 @@ def test_a_single_epoch_is_drawn(tmp_path):
     low, high = ax.get_xlim()
     assert [tick for tick in ax.get_xticks() if low <= tick <= high] == [1]
     assert all(tick == round(tick) for tick in ax.get_xticks())
+
+
+def test_titles_and_legends_of_many_panels_stay_apart(done):
+    """Five runs beside each other, each with a long title: the layout gave up, legends lay on each other."""
+    folder, _ = done
+    path = folder / "digits-dense-subset-320" / "seqil-mq" / "seed0" / "trace.h5"
+    title = "CIFAR-10, convolutional (640 training samples): SeqIL-Adam, seed 0"
+    with style(), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = draw_updates({f"{title}{n}": path for n in range(5)})
+        figure.draw_without_rendering()
+    axes = [ax for ax in figure.axes if ax.get_title()]
+    titles = [ax.title.get_window_extent() for ax in axes]
+    assert not any(one.overlaps(other) for one, other in combinations(titles, 2))
+    assert len(figure.legends) == 1
+    assert not any(ax.get_legend() for ax in axes)
+    assert min(ax.get_window_extent().width for ax in axes) > 0.2 * figure.bbox.width
 
 
 def test_sets_that_are_not_here(tmp_path, monkeypatch):
