@@ -186,6 +186,7 @@ def _amount(event: Event) -> str:
 def show_trace(trace: TraceReader) -> None:
     """Print what a trace holds, and how much room that takes."""
     from pcsim.tracing.provenance import NAME, in_short
+    from pcsim.tracing.settings import unusual
     from pcsim.tracing.sizes import trace_sizes
 
     console = Console(markup=False)  # file names may hold brackets
@@ -194,7 +195,8 @@ def show_trace(trace: TraceReader) -> None:
     for name in (*known, "layers", "batch", "seed"):
         if name in trace.attributes:
             facts.add_row(name, str(trace.attributes[name]))
-    for name, words in in_short(trace.attributes.get(NAME)).items():
+    others = unusual(trace.attributes) | in_short(trace.attributes.get(NAME))
+    for name, words in others.items():
         facts.add_row(name, words)
     sizes = trace_sizes(trace)
     facts.add_row("size", f"{scaled(sizes.file_bytes)}B")

@@ -199,9 +199,7 @@ def _show(facts: dict[str, Any], known: KnownSet | None) -> None:
     content = facts["content"]
     if content is None:
         return
-    table = new_table(
-        f"{facts['name']} as read, shape {content['shape']}, {content['classes']} classes", "half"
-    )
+    table = new_table(_heading(facts["name"], content), "half")
     for heading in ("samples", "features", "type", "MB", "mean input", "samples a class"):
         table.add_column(heading, justify="right", no_wrap=True)
     for half in ("train", "test"):
@@ -218,6 +216,13 @@ def _show(facts: dict[str, Any], known: KnownSet | None) -> None:
             span,
         )
     console.print(table)
+
+
+def _heading(name: str, content: dict[str, Any]) -> str:
+    """Say what was read; arrays of one's own may have neither a shape nor classes."""
+    shape = f", shape {content['shape']}" if content["shape"] else ""
+    classes = f", {content['classes']} classes" if content["classes"] else ""
+    return f"{name} as read{shape}{classes}"
 
 
 class _DownloadBar:

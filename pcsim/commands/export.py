@@ -43,7 +43,7 @@ def export(
     ] = None,
     mapping: Annotated[
         Path | None,
-        typer.Option(metavar="MAP.json", help="Placement of `pcsim map` (sanafe) [a core a layer]."),
+        typer.Option(metavar="MAP.json", help="Placement of `pcsim map` (sanafe, traffic) [a core a layer]."),
     ] = None,
     hardware: Annotated[
         str | None,

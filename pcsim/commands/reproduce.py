@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from pcsim.experiments.reproduce.cost import CostReport
-    from pcsim.experiments.reproduce.jobs import Job, Standing
+    from pcsim.experiments.reproduce.jobs import Job, Place, Standing
     from pcsim.experiments.reproduce.report import Report, Wanted
     from pcsim.experiments.reproduce.runs import Outcome
 
@@ -84,7 +84,8 @@ def reproduce(
     """Run the paper's experiments again, as far as they are missing, beside the paper's numbers.
 
     Finished runs are taken as they are, unfinished ones go on from their last epoch, a run that fails is
-    named and the others go on. Tables, figures and numbers go to DIR/TARGET/. Exit code 1 if a run failed.
+    named and the others go on. Tables, figures and numbers go to DIR/TARGET/, with --subset to
+    DIR/TARGET-subset-SAMPLES/. Exit code 1 if a run failed.
 
     best, last: mean ± standard deviation of the seeds; as BP's 10th: epochs until BP's accuracy after 10;
     p: of Welch's t-test of the best epochs against BP's.
@@ -114,21 +115,19 @@ def reproduce(
         name: wanted(TARGETS[name], choice, place, _seeds(seeds), epochs) for name in names if name in TARGETS
     }
     if list_only:
-        _list(plan, as_json)
+        _list(plan, place, as_json)
         return
     failed = [] if report_only else _run(plan, jobs, threads)
-    reports = {
-        name: make(TARGETS[name], with_other_rates(one), epochs, runs / name) for name, one in plan.items()
-    }
+    reports = {name: make(TARGETS[name], with_other_rates(one), epochs, place) for name, one in plan.items()}
     cost = None
     if TargetChoice.COST in targets:
         cost = _old_cost(runs) if report_only else _cost(runs, threads, rounds)
     if page is not None:
-        _to_page(page, runs, reports, cost)
+        _to_page(page, place, reports, cost)
     if as_json:
         _print_json(reports, cost, failed)
     else:
-        _show(reports, cost, runs)
+        _show(reports, cost, place)
         for one in failed:
             typer.echo(f"failed: {one['run']}: {one['reason']}", err=True)
     if failed:
@@ -211,7 +210,7 @@ def _print_json(reports: dict[str, Report], cost: Cost | None, failed: list[dict
     print_json(plain(found | {"failed": failed}))
 
 
-def _list(plan: dict[str, Wanted], as_json: bool) -> None:
+def _list(plan: dict[str, Wanted], place: Place, as_json: bool) -> None:
     from rich.console import Console
 
     from pcsim.experiments.reproduce.jobs import failure, look
@@ -228,6 +227,7 @@ def _list(plan: dict[str, Wanted], as_json: bool) -> None:
                 "algorithm": job.algorithm.name,
                 "rate": job.algorithm.rate,
                 "seed": job.seed,
+                "training_samples": place.subset,
                 "state": standing.state,
                 "epochs": standing.epochs,
                 "wanted": job.epochs,
@@ -238,7 +238,7 @@ def _list(plan: dict[str, Wanted], as_json: bool) -> None:
     if as_json:
         print_json(rows)
         return
-    table = new_table(f"Runs: {len(rows)}", "task", "algorithm")
+    table = new_table(f"Runs: {len(rows)}{place.words}", "task", "algorithm")
     for heading in ("α", "seed", "epochs"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("state")
@@ -278,18 +278,20 @@ def _old_cost(runs: Path) -> Cost:
         ) from error
 
 
-def _to_page(page: Path, runs: Path, reports: dict[str, Report], cost: Cost | None) -> None:
+def _to_page(page: Path, place: Place, reports: dict[str, Report], cost: Cost | None) -> None:
     from pcsim.experiments.reproduce import page as pages
     from pcsim.experiments.reproduce.report import markdown
 
     pictures = f"{pages.pictures(page).name}/"
     parts = {name: markdown(report, pictures) for name, report in reports.items()}
     pages.refresh(page, parts | ({} if cost is None else {"cost": cost[0]}))
-    for name in (*reports, *(() if cost is None else ("cost",))):
-        pages.keep(runs / name, page, name)
+    for name in reports:
+        pages.keep(place.folder(name), page, name)
+    if cost is not None:
+        pages.keep(place.runs / "cost", page, "cost")
 
 
-def _show(reports: dict[str, Report], cost: Cost | None, runs: Path) -> None:
+def _show(reports: dict[str, Report], cost: Cost | None, place: Place) -> None:
     """Print tables, what is missing, and where everything lies."""
     from rich.console import Console
     from rich.text import Text
@@ -316,7 +318,7 @@ def _show(reports: dict[str, Report], cost: Cost | None, runs: Path) -> None:
             console.print(note, highlight=False, markup=False, soft_wrap=True)
         console.print()
     for name in reports:
-        console.print(f"{name}: {runs / name}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"{name}: {place.folder(name)}", highlight=False, markup=False, soft_wrap=True)
     if cost is not None:
         from rich.markdown import Markdown
 

@@ -67,8 +67,22 @@ class Mapped:
         taken = float(self.timing.link_busy[link])
         return link, taken / self.timing.makespan if self.timing.makespan else 0.0
 
+    def links(self) -> list[dict[str, Any]]:
+        """Return each link that is crossed: its cores, what it carries, and for how long, fit for JSON."""
+        timing, traffic = self.timing, self.traffic
+        return [
+            {
+                **dict(zip(("from", "to"), link_ends(self.mapping.chip, link), strict=True)),
+                "packets": int(traffic.link_packets[link]),
+                "bytes": int(traffic.link_bytes[link]),
+                "busy_ns": float(timing.link_busy[link]),
+                "waiting_ns": float(timing.link_waiting[link]),
+            }
+            for link in np.flatnonzero(traffic.link_packets).tolist()
+        ]
+
     def to_dict(self) -> dict[str, Any]:
-        """Return everything that the table shows, fit for JSON, with the mapping."""
+        """Return everything that the table shows, fit for JSON, with the links and the mapping."""
         timing, traffic = self.timing, self.traffic
         (core, core_share), (link, link_share) = self.busiest_core, self.busiest_link
         source, target = link_ends(self.mapping.chip, link)
@@ -104,6 +118,7 @@ class Mapped:
                 "share": link_share,
                 "bytes": int(traffic.link_bytes[link]),
             },
+            "links": self.links(),
             "in_flight": len(timing.in_flight()),
             "mapping": self.mapping.to_json(),
         }

@@ -69,7 +69,12 @@ FORMATS: dict[str, Format] = {
         folder=True,
         options=("layer", "step", "fixed_point"),
     ),
-    "traffic": Format("messages as CSV and Parquet, and a Noxim traffic table", "events", folder=True),
+    "traffic": Format(
+        "packets between cores as CSV and Parquet, links, and a Noxim traffic table",
+        "events",
+        folder=True,
+        options=("mapping",),
+    ),
 }
 
 

@@ -8,13 +8,14 @@ spike. pcsim never imports it; it runs on its own on the two files arch.yaml and
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
-from pcsim.errors import ConfigurationError, TraceError
+from pcsim.errors import TraceError
+from pcsim.export.mapped import mapping_of
 from pcsim.export.options import Options, Outcome, Prices, Progress
 from pcsim.export.recorded import Model, read_model
 from pcsim.export.sanafe_architecture import arch_lines, unpriced
@@ -25,6 +26,7 @@ from pcsim.export.sanafe_traffic import Traffic, read_traffic
 from pcsim.hardware.chip import Chip
 from pcsim.hardware.mapping import Mapping, Tile
 from pcsim.tracing.reader import TraceReader
+from pcsim.tracing.settings import machine_of
 
 NO_PRICES = Prices()
 
@@ -60,7 +62,8 @@ def write(trace: TraceReader, out: Path, options: Options, progress: Progress) -
         "prices": asdict(prices),
         "count": counted.to_dict(),
     }
-    return Outcome(_notes(model, prices, mesh), manifest, _summary(traffic, replay, counted))
+    notes = (*_notes(model, prices, mesh), *_other_clock(trace, prices))
+    return Outcome(notes, manifest, _summary(traffic, replay, counted, prices))
 
 
 def row_order(sizes: tuple[int, ...], machine: str = "none") -> Mapping:
@@ -83,13 +86,7 @@ def _require_dense(trace: TraceReader, model: Model) -> None:
 def _mapping(model: Model, path: Path | None, prices: Prices) -> Mapping:
     if path is None:
         return row_order(model.sizes, prices.machine)
-    mapping = Mapping.load(path)
-    if mapping.sizes != model.sizes:
-        raise ConfigurationError(
-            f"{path}: maps layers of {_listed(mapping.sizes)} neurons: "
-            f"expected the trace's {_listed(model.sizes)}"
-        )
-    return mapping
+    return mapping_of(path, model.sizes)
 
 
 def _save(path: Path, lines: Iterable[str]) -> None:
@@ -119,16 +116,23 @@ def _notes(model: Model, prices: Prices, mesh: Mesh) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _summary(traffic: Traffic, replay: Replay, counted: Count) -> tuple[str, ...]:
+def _other_clock(trace: TraceReader, prices: Prices) -> Iterator[str]:
+    """Warn where the run took its times from another machine: nobody should compare them."""
+    clock = machine_of(trace.attributes)
+    if clock not in (None, prices.machine):
+        yield (
+            f"The trace's clock was {clock}, and this is priced as {prices.machine}: of the recorded times "
+            "only which messages start together is used. --hardware takes another machine."
+        )
+
+
+def _summary(traffic: Traffic, replay: Replay, counted: Count, prices: Prices) -> tuple[str, ...]:
     chip = replay.mapping.chip
     return (
         f"training step {traffic.step}: {len(traffic.messages)} messages, {traffic.batch} samples, "
         f"{traffic.timesteps:,} timesteps, {replay.edges:,} edges, {len(replay.mapping.cores)} cores on "
         f"{chip.rows}x{chip.columns}",
+        f"machine: {prices.machine}; prices: {prices.source or 'none'}",
         f"by our count: {counted.packets:,} packets, {counted.hops:,} hops, "
         f"{counted.energy['total'] * 1e6:.4g} µJ, busiest cores {counted.busy * 1e3:.4g} ms",
     )
-
-
-def _listed(sizes: tuple[int, ...]) -> str:
-    return "-".join(map(str, sizes))

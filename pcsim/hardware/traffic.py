@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pcsim.hardware.chip import Chip
 from pcsim.hardware.mapping import Mapping, Tile
+from pcsim.hardware.parts import parts
 from pcsim.hardware.routes import crossings, is_horizontal, multicast
 from pcsim.network.layer import MessageKind
 from pcsim.schedule.program import Program
@@ -37,11 +38,7 @@ class Stream:
 
 
 def streams_of(program: Program, tiles: Sequence[Tile], batch: int) -> list[Stream]:
-    """Return who sends what to whom, by source, predictions before errors.
-
-    Layer l owns the columns of W_l, so tile i of layer l has a part of every prediction: it sends each tile j
-    of layer l + 1 its own part sum, which tile j adds up. An error is the same for all tiles of the layer
-    below: tile j of layer l sends its part of e_l to all of them in one multicast packet.
+    """Return who sends what to whom, by source, predictions before errors; see `pcsim.hardware.parts`.
 
     Args:
         program: whose operations send.
@@ -55,13 +52,12 @@ def streams_of(program: Program, tiles: Sequence[Tile], batch: int) -> list[Stre
     size = batch * program.network.dtype.itemsize
     streams = []
     for source, tile in enumerate(tiles):
-        ups, downs = rounds[tile.layer, MessageKind.PREDICTION], rounds[tile.layer, MessageKind.ERROR]
-        for target in of_layer[tile.layer + 1] if ups else ():
-            part = size * tiles[target].neurons
-            streams.append(Stream(source, (target,), MessageKind.PREDICTION, part, ups))
-        if downs:
-            below = tuple(of_layer[tile.layer - 1])
-            streams.append(Stream(source, below, MessageKind.ERROR, size * tile.neurons, downs))
+        for kind, other in ((MessageKind.PREDICTION, tile.layer + 1), (MessageKind.ERROR, tile.layer - 1)):
+            if count := rounds[tile.layer, kind]:
+                streams += [
+                    Stream(source, part.targets, kind, size * (part.last - part.first), count)
+                    for part in parts(tiles, source, of_layer[other])
+                ]
     return streams
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 from matplotlib.transforms import ScaledTranslation
 
 from pcsim.report.numbers import (
@@ -21,7 +21,16 @@ from pcsim.report.numbers import (
 )
 from pcsim.report.runs import read_run
 from pcsim.report.seeds import aligned, seed_groups, spread
-from pcsim.report.style import DASHES, FAINT, layer_colours, line_look, own_axes, scale_y, whole_ticks
+from pcsim.report.style import (
+    DASHES,
+    FAINT,
+    count_ticks,
+    layer_colours,
+    line_look,
+    own_axes,
+    scale_y,
+    whole_ticks,
+)
 from pcsim.tracing.reader import TraceReader
 
 if TYPE_CHECKING:
@@ -192,7 +201,7 @@ def _by_connection(ax: Axes, steps: Ints, connections: Ints, values: Floats) -> 
         )
         if len(values) > 1:
             ax.fill_between(steps, lower[:, index], upper[:, index], color=colour, alpha=0.16, lw=0)
-    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    count_ticks(ax.xaxis, 6)
     ax.set_xlabel("training step")
 
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 DECADES = 6  # of the colour scale, below the largest norm
 MOST_CELLS = 4000  # drawn one by one; beyond that as an image within the vector drawing
-MOST_LETTERS = 4  # of a norm that is written into the map
+LETTERS = (4, 5)  # of a norm that is written into the map, at most; fewer are better
+MOST_LETTERS = 36  # of all norms beside each other, where each has a power of its own
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 COLOUR_LABEL = "root mean square of ‖error‖"
 
@@ -77,7 +78,7 @@ def plot_error_flow(
             **look,
         )
     power = _power(norms)
-    if (norms.shape[1] <= 6 and norms.size <= 60 and power is not None) if values is None else values:
+    if _has_room(norms, power) if values is None else values:
         _write_values(ax, flow, norms, norm, power)
         scale = f", norms in 10{str(power).translate(RAISED)}" if power else ""
     else:
@@ -118,10 +119,19 @@ def edges(centres: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
 def _power(norms: npt.NDArray[np.float64]) -> int | None:
     """Return a power of ten that makes all norms short numbers; None if there is none."""
     sizes = norms[np.isfinite(norms) & (norms != 0)].tolist()
-    for power in (0, -3, -6, -9, -12, 3, 6, 9):
-        if all(len(two_digits(size / 10.0**power)) <= MOST_LETTERS for size in sizes):
-            return power
+    for most in LETTERS:
+        for power in (0, -3, -6, -9, -12, 3, 6, 9):
+            if all(len(two_digits(size / 10.0**power)) <= most for size in sizes):
+                return power
     return None
+
+
+def _has_room(norms: npt.NDArray[np.float64], power: int | None) -> bool:
+    """Whether norms can be written into the map, also where three maps lie beside each other."""
+    if norms.shape[1] > 6 or norms.size > 60:
+        return False
+    longest = max(len(own_power(value)) for value in norms.ravel().tolist())
+    return power is not None or norms.shape[1] * longest <= MOST_LETTERS
 
 
 def _write_values(

@@ -77,7 +77,16 @@ def draw_errors(traces: Traces, width: Width = "double") -> Figure:
     for ax in axes[-1]:
         ax.set_xlabel("iterations done")
     figure.suptitle("Error norm of each layer, iteration by iteration")
-    figure.colorbar(ScalarMappable(norm, MAP), ax=axes, label=COLOUR_LABEL, extend="min", shrink=0.9)
+    height = figure.get_figheight()
+    figure.colorbar(
+        ScalarMappable(norm, MAP),
+        ax=axes,
+        label=COLOUR_LABEL,
+        extend="min",
+        shrink=0.9,
+        aspect=max(20, 8 * height),  # no wider in a tall picture
+        extendfrac=min(0.05, 0.2 / height),
+    )
     return figure
 
 

@@ -14,12 +14,12 @@ from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from pcsim.analysis.messages import message_counts
 from pcsim.analysis.stream import Progress
 from pcsim.report.runs import read_run
-from pcsim.report.style import DOWN, EMPTY, INCHES, MAP, UP, ink_on, line_look, whole_ticks
+from pcsim.report.style import DOWN, EMPTY, INCHES, MAP, UP, count_ticks, ink_on, line_look, whole_ticks
 from pcsim.report.tables import NumberTable
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ def _map(ax: Axes, messages: Messages, shares: Floats, norm: Normalize) -> None:
 def _over_training(ax: Axes, words: str) -> None:
     ax.set(ylim=(0, 1.3 * ax.get_ylim()[1]), xlabel="training step", ylabel=words)  # room for the legend
     ax.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.3g}%"))
-    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    count_ticks(ax.xaxis, 5)
     ax.set_title("Over the training")
     ax.legend(loc="best", handlelength=1.4)
 

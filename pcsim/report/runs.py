@@ -10,6 +10,7 @@ from typing import Any
 from pcsim.times import unit_of
 from pcsim.tracing.provenance import NAME, in_short
 from pcsim.tracing.reader import TraceReader
+from pcsim.tracing.settings import unusual
 from pcsim.tracing.table_reader import TableReader
 
 
@@ -48,6 +49,7 @@ class Run:
         pcsim_version: that wrote the trace.
         schema_version: of the trace.
         experiment: what decides the numbers.
+        settings: of messages, states, faults and hardware that are not the defaults, in words by section.
     """
 
     path: str
@@ -80,6 +82,7 @@ class Run:
     pcsim_version: str | None
     schema_version: int | None
     experiment: dict[str, Any]
+    settings: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
         """Return a dictionary fit for JSON."""
@@ -134,6 +137,7 @@ def read_run(trace: TraceReader) -> Run:
         pcsim_version=_text(given.get("pcsim_version")),
         schema_version=_whole(given.get("schema_version")),
         experiment=experiment,
+        settings=unusual(given),
         epochs=_count(last.get("epoch")),
         training_steps=_count(last.get("training_steps")),
         test_accuracy=_not_negative(last.get("test_accuracy")),

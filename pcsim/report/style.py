@@ -120,6 +120,13 @@ def whole_ticks(axis: Axis, values: Sequence[int] | npt.NDArray[Any], most: int 
     axis.set_ticks([], minor=True)
 
 
+def count_ticks(axis: Axis, most: int = 9) -> None:
+    """Let an axis that counts have ticks at whole numbers only, also where it shows a single one."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(most, integer=True, min_n_ticks=1))
+
+
 def in_bytes(size: float) -> str:
     """Return a size for people: 12.8 kB."""
     for factor, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):

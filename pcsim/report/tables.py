@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +22,7 @@ from pcsim.report.numbers import (
 from pcsim.report.runs import Run
 from pcsim.report.style import in_bytes, in_digits
 from pcsim.times import simulated
+from pcsim.tracing.settings import SECTIONS
 
 if TYPE_CHECKING:
     from pcsim.tracing.reader import TraceReader
@@ -52,6 +54,7 @@ def facts(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
         "learning rule": lambda run: run.rule,
         "mini-batch": lambda run: _whole(run.batch),
         "seed": lambda run: _whole(run.seed),
+        **{section: partial(_setting, section) for section in SECTIONS},
         "engine": lambda run: run.engine,
         "kernels": lambda run: run.kernels,
         "processor": lambda run: run.computed_by.get("processor"),
@@ -200,6 +203,10 @@ def _thinned(rows: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
 
 def _whole(number: int | None) -> str | None:
     return None if number is None else f"{number:,}"
+
+
+def _setting(section: str, run: Run) -> str | None:
+    return run.settings.get(section)
 
 
 def _share_of_values(run: Run) -> str | None:

@@ -105,6 +105,20 @@ def test_json_says_the_same(machine, tmp_path):
     assert first["traffic"]["bytes_times_hops"] <= snake["traffic"]["bytes_times_hops"]
 
 
+def test_every_link_that_is_crossed_is_told(machine):
+    """Not the busiest alone: what each carries, and how long packets kept it busy and waited for it."""
+    found = json.loads(call("digits", "--hardware", machine, "--json", "--set", "training.batch=4").stdout)
+    links = found["links"]
+    assert sum(one["bytes"] for one in links) == found["traffic"]["bytes_times_hops"]
+    hops = found["traffic"]["hops_horizontal"] + found["traffic"]["hops_vertical"]
+    assert sum(one["packets"] for one in links) == hops
+    assert sum(one["waiting_ns"] for one in links) == pytest.approx(found["time"]["waiting_ns"])
+    assert found["time"]["waiting_ns"] > 0
+    assert all(one["busy_ns"] == pytest.approx(one["bytes"] / 2.0) for one in links)
+    busiest = max(links, key=lambda one: one["bytes"])
+    assert found["busiest_link"].items() >= {name: busiest[name] for name in ("from", "to", "bytes")}.items()
+
+
 def test_energy_names_the_same_prices_that_are_missing(machine, tmp_path):
     """One list for a machine and a mapping, of what is missing on the mesh and nothing else.
 

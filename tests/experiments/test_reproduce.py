@@ -9,8 +9,10 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import replace
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ from pcsim.errors import ConfigurationError, DataError, PcsimError
 from pcsim.experiments.alone import FILE, alone
 from pcsim.experiments.experiment import Experiment
 from pcsim.experiments.reproduce import cost, page, tables
+from pcsim.experiments.reproduce.figures import draw_curves, draw_updates
 from pcsim.experiments.reproduce.jobs import MODELS, Job, Place, expected, failure, look, take
 from pcsim.experiments.reproduce.plans import OURS, TARGETS, TASKS, Choice
 from pcsim.experiments.reproduce.report import make, wanted, with_other_rates
@@ -34,6 +37,7 @@ from pcsim.experiments.run import run
 from pcsim.experiments.significance import mean_sd, welch
 from pcsim.learning import MQ, SGD, Adam
 from pcsim.network.network import Network
+from pcsim.report.style import style
 from pcsim.tracing import open_trace
 from pcsim.tracing.schema import Column
 from pcsim.tracing.writer import TraceWriter
@@ -87,7 +91,9 @@ def test_results_are_the_traces(done):
         assert row["best_mean_sd"] == pytest.approx([np.mean(best), np.std(best, ddof=1)])
         assert row["last"] == pytest.approx([curve[-1] for curve in curves])
         assert (row["finished"], row["wanted"], row["epochs"]) == (2, 2, [2, 2])
-    assert found["fig2"]["updates"]["Digits 8×8, dense: SeqIL-MQ, seed 0"]["mean"][0] > 0
+    assert (
+        found["fig2"]["updates"]["Digits 8×8, dense (320 training samples): SeqIL-MQ, seed 0"]["mean"][0] > 0
+    )
     assert found["failed"] == []
 
 
@@ -95,11 +101,29 @@ def test_files_of_a_target(done):
     """Table, numbers, and the figure as PNG and SVG lie in the target's folder."""
     folder, found = done
     for name in ("table2", "fig2"):
-        kinds = sorted(path.suffix for path in (folder / name).iterdir())
+        own = folder / f"{name}-subset-320"
+        kinds = sorted(path.suffix for path in own.iterdir())
         assert kinds == [".json", ".md", ".png", ".svg"]
-        assert json.loads((folder / name / f"{name}.json").read_text()) == found[name]
-        assert (folder / name / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-        assert "<svg" in (folder / name / f"{name}.svg").read_text()
+        assert json.loads((own / f"{name}.json").read_text()) == found[name]
+        assert (own / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert "<svg" in (own / f"{name}.svg").read_text()
+
+
+def test_a_subset_is_never_taken_for_the_whole(done):
+    """Titles, numbers and the list of runs say how many samples there were; real results keep their place."""
+    folder, found = done
+    assert not (folder / "table2").exists()
+    words = "(320 training samples)"
+    assert f"**Digits 8×8, dense {words}**" in (folder / "table2-subset-320/table2.md").read_text()
+    for name in ("table2", "fig2"):
+        assert found[name]["training_samples"] == 320
+        assert found[name]["title"].endswith(words)
+        assert [task["title"] for task in found[name]["tasks"]] == [f"Digits 8×8, dense {words}"]
+    _, listed = command(folder, "--list")
+    assert {row["training_samples"] for row in json.loads(listed)} == {320}
+    shown = CliRunner().invoke(app, [*TINY[:-1], "--runs", str(folder), "--list"]).stdout
+    assert f"Runs: 2 {words}" in shown
+    assert Place(folder).folder("table2") == folder / "table2"
 
 
 def test_finished_runs_are_not_repeated(done):
@@ -396,14 +420,42 @@ def test_figure_4_and_pictures_of_all_targets(tmp_path):
     for name in ("table2", "fig3", "fig4", "fig5"):
         target = TARGETS[name]
         jobs = wanted(target, Choice(), Place(tmp_path), (0, 1), 2)
-        make(target, jobs, 2, tmp_path / "out")
-        assert (tmp_path / "out" / f"{name}.png").exists()
-    make(TARGETS["fig2"], wanted(TARGETS["fig2"], Choice(), Place(tmp_path), (0,), 2), 2, tmp_path / "out")
-    assert not (tmp_path / "out" / "fig2.png").exists()
-    four = json.loads((tmp_path / "out" / "fig4.json").read_text())["tasks"][0]
+        make(target, jobs, 2, Place(tmp_path))
+        assert (tmp_path / name / f"{name}.png").exists()
+    make(TARGETS["fig2"], wanted(TARGETS["fig2"], Choice(), Place(tmp_path), (0,), 2), 2, Place(tmp_path))
+    assert not (tmp_path / "fig2" / "fig2.png").exists()
+    four = json.loads((tmp_path / "fig4" / "fig4.json").read_text())["tasks"][0]
     assert len(four["rows"]) == 8  # T = 1, 2, 3, 5 for either order
     only = Choice(algorithms=("sequential-t4",)).of(TARGETS["fig4"])
     assert [one.name for one in only["figure4"]] == ["sequential-t4"]
+
+
+def test_a_single_epoch_is_drawn(tmp_path):
+    """A line through one point is none: it has a marker, and the axis no epochs between epochs."""
+    by_hand(tmp_path, {"bp": [[0.1], [0.2]], "seqil-mq": [[0.3], [0.4]]}, TASKS["cifar10-conv"], 1)
+    jobs = wanted(TARGETS["fig3"], Choice(("cifar10-conv",)), Place(tmp_path), (0, 1), 1)["cifar10-conv"]
+    (ax,) = draw_curves([gather(TASKS["cifar10-conv"], jobs, 1)]).axes
+    assert [(line.get_marker(), len(line.get_xdata())) for line in ax.lines] == [("o", 1)] * 2
+    low, high = ax.get_xlim()
+    assert [tick for tick in ax.get_xticks() if low <= tick <= high] == [1]
+    assert all(tick == round(tick) for tick in ax.get_xticks())
+
+
+def test_titles_and_legends_of_many_panels_stay_apart(done):
+    """Five runs beside each other, each with a long title: the layout gave up, legends lay on each other."""
+    folder, _ = done
+    path = folder / "digits-dense-subset-320" / "seqil-mq" / "seed0" / "trace.h5"
+    title = "CIFAR-10, convolutional (640 training samples): SeqIL-Adam, seed 0"
+    with style(), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = draw_updates({f"{title}{n}": path for n in range(5)})
+        figure.draw_without_rendering()
+    axes = [ax for ax in figure.axes if ax.get_title()]
+    titles = [ax.title.get_window_extent() for ax in axes]
+    assert not any(one.overlaps(other) for one, other in combinations(titles, 2))
+    assert len(figure.legends) == 1
+    assert not any(ax.get_legend() for ax in axes)
+    assert min(ax.get_window_extent().width for ax in axes) > 0.2 * figure.bbox.width
 
 
 def test_sets_that_are_not_here(tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 import pcsim
 from pcsim.cli import app
+from pcsim.config import load_model
 from pcsim.engine.mesh.engine import simulate_mesh
 from pcsim.engine.mesh.plan import make_plan
 from pcsim.engine.mesh.times import Durations, chip_of
@@ -340,6 +341,28 @@ def test_what_has_no_price_is_named(trace_of, tmp_path):
     assert "energy_message_out: 1.5e-12\n" in text
     assert "energy_process_spike: 0  # synaptic_operation has no price" in text
     assert json.loads((tmp_path / "out/manifest.json").read_text())["count"]["energy_joules"]["soma"] == 0
+
+
+def test_whose_prices_they_are_is_told(trace_of, tmp_path):
+    """An energy without its machine is none: the output names it, and warns where the clock was another's."""
+    path = tmp_path / "t.h5"
+    settings = [
+        "network.layers=[64, 6, 10]",
+        "training.batch=700",
+        "training.epochs=1",
+        "hardware.model=mesh",
+    ]
+    experiment = pcsim.Experiment.from_model(load_model("digits", settings))
+    pcsim.run(experiment, engine="event", trace=path, kernels=pcsim.make_kernels("reference"))
+    told = {}
+    for name, options in (("default", ()), ("same", ("--hardware", "mesh"))):
+        command = ["export", str(path), "--to", "sanafe", "-o", str(tmp_path / name), *options]
+        told[name] = " ".join(CliRunner().invoke(app, command, env={"COLUMNS": "200"}).stdout.split())
+    assert "machine: sanafe-loihi; prices: SANA-FE 2.2.9" in told["default"]
+    assert "The trace's clock was mesh, and this is priced as sanafe-loihi" in told["default"]
+    assert "machine: mesh; prices: Horowitz 2014, Noxim" in told["same"]
+    assert "clock" not in told["same"]
+    assert not any("clock" in note for note in export(trace_of(), "sanafe", tmp_path / "out").notes)
 
 
 def test_refusals(trace_of, tmp_path):

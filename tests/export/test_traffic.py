@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 
@@ -10,10 +11,27 @@ import pandas as pd
 import pytest
 
 import pcsim
-from pcsim.export import export
+from pcsim.config import load_model
+from pcsim.errors import ConfigurationError
+from pcsim.experiments.mapping import map_model
+from pcsim.export import Options, export
+from pcsim.hardware.chip import Chip
 from pcsim.hardware.clock import Hardware, Links
+from pcsim.hardware.mapping import Mapping, Tile
 
-COLUMNS = ["step", "source", "target", "time", "bytes", "events", "hops", "message"]
+COLUMNS = [
+    "step",
+    "packet",
+    "source",
+    "target",
+    "source_tile",
+    "target_tile",
+    "time",
+    "end",
+    "bytes",
+    "events",
+]
+COLUMNS += ["hops", "message", "fate"]
 ORDERS = ("sequential", "simultaneous", "bottom-up", "red-black", "incremental", "asynchronous")
 
 
@@ -40,8 +58,10 @@ def test_tables_are_the_recorded_messages(trace_of, tmp_path, order):
     pd.testing.assert_frame_equal(csv, parquet, check_dtype=False)
     expected, _ = messages(path)
     pairs = {"source": "layer", "target": "target", "time": "start", "events": "nonzero_values"}
-    for mine, theirs in (pairs | {name: name for name in ("step", "bytes", "message")}).items():
+    for mine, theirs in (pairs | {name: name for name in ("step", "bytes", "message", "end")}).items():
         assert (csv[mine] == expected[theirs]).all(), mine
+    assert (csv["packet"] == np.arange(len(csv))).all()
+    assert (csv["fate"] == "arrives").all()
     assert (csv["hops"] == 1).all()
     assert (csv["events"] < csv["bytes"] / 8).any()  # a relu leaves zeros, which are no events
 
@@ -59,7 +79,9 @@ def test_without_pyarrow(trace_of, tmp_path, monkeypatch):
     """CSV needs nothing; the note says how to get Parquet."""
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     made = export(trace_of("sequential", record=()), "traffic", tmp_path / "t")
-    assert {file.name for file in (tmp_path / "t").iterdir()} == {"traffic.csv", "noxim.txt", "manifest.json"}
+    assert {file.name for file in (tmp_path / "t").iterdir()} == {
+        "traffic.csv", "links.csv", "noxim.txt", "manifest.json",
+    }  # fmt: skip
     assert any("pip install 'pcsim[export]'" in note for note in made.notes)
 
 
@@ -99,6 +121,9 @@ def test_noxim_table(trace_of, tmp_path, hardware, cycle):
     by_source = pd.DataFrame(table).groupby(0)[2].sum()
     assert (by_source <= 1).all()
     assert by_source.max() > 0.1 or cycle == 1
+    layers = {"mesh_dim_x": 5, "mesh_dim_y": 1}  # row by row on any other mesh some would be far apart
+    assert "% configuration: mesh_dim_x: 5, mesh_dim_y: 1\n" in (tmp_path / "t/noxim.txt").read_text()
+    assert json.loads((tmp_path / "t/manifest.json").read_text())["noxim"] == layers
     words = f"{cycle:g} hardware time unit" + ("" if cycle == 1 else "s")
     assert f"one cycle is {words}\n" in (tmp_path / "t/noxim.txt").read_text()
 
@@ -109,3 +134,100 @@ def test_free_hardware_has_no_rates(trace_of, tmp_path):
     assert not (tmp_path / "t/noxim.txt").exists()
     assert any("takes no time" in note for note in made.notes)
     assert np.array_equal(pd.read_csv(tmp_path / "t/traffic.csv")["time"].unique(), [0.0])
+
+
+MESH = """
+title = "A mesh for tests"
+source = "assumed"
+[chip]
+rows = 3
+columns = 4
+neurons_per_core = 32
+link_bytes_per_ns = 2.0
+"""
+
+
+@pytest.mark.parametrize("placement", ["snake", "shared"])
+def test_mapped_traffic_is_that_of_map(tmp_path, placement):
+    """Packets, hops and bytes of one recorded training step, link by link, are those of `pcsim map`."""
+    (tmp_path / "mesh.toml").write_text(MESH)
+    settings = ["training.batch=400", "training.epochs=1", "network.layers=[64, 40, 33, 10]"]
+    settings += ["trace.every=1000", "schedule.iterations=2"]
+    model = load_model("digits", settings)
+    if placement == "shared":  # cores with several tiles, so packets within a core
+        tiles = map_model(model, str(tmp_path / "mesh.toml"), "row").mapping.tiles
+        tiles = tuple(Tile(one.layer, one.first, one.last, 5 * index % 7) for index, one in enumerate(tiles))
+        chip = Chip(3, 4, 32, link_bytes_per_ns=2.0)
+        Mapping("mesh", chip, (64, 40, 33, 10), tiles, "by hand").save(tmp_path / "shared.json")
+        placement = str(tmp_path / "shared.json")
+    mapped = map_model(model, str(tmp_path / "mesh.toml"), placement)
+    mapped.mapping.save(tmp_path / "map.json")
+    trace = tmp_path / "t.h5"
+    kernels = pcsim.make_kernels("reference")
+    pcsim.run(pcsim.Experiment.from_model(model), engine="event", trace=trace, kernels=kernels)
+    export(trace, "traffic", tmp_path / "t", Options(mapping=tmp_path / "map.json"))
+    table, links = (pd.read_csv(tmp_path / f"t/{name}.csv") for name in ("traffic", "links"))
+    manifest = json.loads((tmp_path / "t/manifest.json").read_text())
+    told = mapped.to_dict()
+    names = ["from", "to", "packets", "bytes"]
+    assert links.to_dict("records") == [{name: one[name] for name in names} for one in told["links"]]
+    assert manifest["traffic"].items() <= told["traffic"].items()
+    assert manifest["noxim"] == {"mesh_dim_x": 4, "mesh_dim_y": 3}
+    between = table[table["hops"] > 0]
+    away = table["source"].map(mapped.mapping.chip.place), table["target"].map(mapped.mapping.chip.place)
+    apart = [abs(row - other) + abs(at - beside) for (row, at), (other, beside) in zip(*away, strict=True)]
+    assert table["hops"].tolist() == apart
+    assert between["packet"].nunique() == told["traffic"]["messages_between_tiles"]
+    for side in ("source", "target"):
+        cores = [mapped.mapping.tiles[one].core for one in table[f"{side}_tile"]]
+        assert table[side].tolist() == cores
+    single = between.groupby("packet").filter(lambda rows: len(rows) == 1)
+    assert 0 < len(single) < len(between), "predictions and multicast errors"
+    rates = read_noxim(tmp_path / "t/noxim.txt")
+    assert {(source, target) for source, target, *_ in rates} == set(
+        map(tuple, between[between["source"] != between["target"]][["source", "target"]].to_numpy().tolist())
+    )
+
+
+def test_shares_of_uneven_messages_add_up(trace_of, tmp_path):
+    """What is known of whole messages only is shared out by neurons, and nothing of it gets lost."""
+    path = trace_of("sequential", record=(), network={"activation": "relu"})
+    tiles = (Tile(0, 0, 64, 0), Tile(1, 0, 6, 1), Tile(2, 0, 2, 2), Tile(2, 2, 5, 3), Tile(3, 0, 4, 4))
+    Mapping("none", Chip(2, 3), (64, 6, 5, 4, 10), (*tiles, Tile(4, 0, 10, 5)), "").save(tmp_path / "m.json")
+    export(path, "traffic", tmp_path / "t", Options(mapping=tmp_path / "m.json"))
+    csv, (expected, _) = pd.read_csv(tmp_path / "t/traffic.csv"), messages(path)
+    cut = csv[csv["target"].isin([2, 3]) & (csv["message"] == "prediction")]
+    whole = expected[(expected["target"] == 2) & (expected["message"] == "prediction")]
+    for mine, theirs in {"bytes": "bytes", "events": "nonzero_values"}.items():
+        assert cut[mine].to_numpy().reshape(-1, 2).sum(axis=1).tolist() == whole[theirs].tolist()
+    assert (
+        cut["bytes"].to_numpy().reshape(-1, 2) * [3, 2] == whole["bytes"].to_numpy()[:, None] * 6 / 5
+    ).all()
+
+
+def test_what_became_of_a_message_is_told(tmp_path):
+    """In a run with faults, lost, late and doubled messages can be told from those that arrived."""
+    settings = ["training.batch=100", "training.epochs=1", "trace.every=3", "network.layers=[64, 8, 10]"]
+    settings += ["faults={loss = 0.2, duplication = 0.2, delay = 0.2, reorder = 0.2, delay_time = 5}"]
+    experiment = pcsim.Experiment.from_model(load_model("digits", [*settings, "schedule.order=asynchronous"]))
+    trace, kernels = tmp_path / "t.h5", pcsim.make_kernels("reference")
+    pcsim.run(experiment, engine="event", trace=trace, kernels=kernels)
+    export(trace, "traffic", tmp_path / "t")
+    csv, (expected, _) = pd.read_csv(tmp_path / "t/traffic.csv"), messages(trace)
+    with pcsim.open_trace(trace) as reader:
+        kinds, fates = (reader.table("events").decode(name) for name in ("kind", "fate"))
+    assert csv["fate"].tolist() == fates[kinds == "message"].tolist()
+    assert set(csv["fate"]) == {"arrives", "lost", "delayed", "reordered", "copy"}
+    assert (csv["end"] == expected["end"]).all()
+    assert set(json.loads((tmp_path / "t/manifest.json").read_text())["columns"]) == set(csv)
+
+
+def test_a_mapping_of_another_network(trace_of, tmp_path):
+    """One line that names both."""
+    Mapping("none", Chip(1, 2), (64, 10), (Tile(0, 0, 64, 0), Tile(1, 0, 10, 1)), "").save(
+        tmp_path / "m.json"
+    )
+    with pytest.raises(ConfigurationError, match=r"maps layers of 64-10 neurons: expected the trace's 64-6"):
+        export(
+            trace_of("sequential", record=()), "traffic", tmp_path / "t", Options(mapping=tmp_path / "m.json")
+        )

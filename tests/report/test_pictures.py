@@ -356,6 +356,41 @@ def test_numbers_in_a_map_do_not_touch(tmp_path):
             assert not any("e" in text.get_text() for text in ax.texts)
 
 
+@pytest.mark.parametrize("smallest", [1e-4, 1e-9, 1e-12])
+def test_every_panel_has_its_numbers(tmp_path, smallest):
+    """The first step spans more decades than later ones: it had no numbers beside panels full of them."""
+    first = [[0.44, 2e-3, (smallest**2) / 2] for _ in range(5)]
+    squared = [first, [[0.44, 2e-4, 1e-4]] * 5, [[0.4, 2e-3, 1e-3]] * 5]
+    with open_trace(write_by_hand(tmp_path / "t.h5", squared)) as trace, report.style():
+        figure = KINDS["errors"].draw([trace], "double")
+        figure.draw_without_rendering()
+    for ax in figure.axes[:-1]:
+        assert len(ax.texts) == 15
+        boxes = sorted((t.get_window_extent() for t in ax.texts), key=lambda box: (round(box.y0), box.x0))
+        assert all(a.x1 < b.x0 for a, b in pairwise(boxes) if round(a.y0) == round(b.y0))
+
+
+def test_a_colour_bar_is_as_wide_in_a_tall_picture(runs):
+    """Its width follows its height unless told; beside eight runs it was as wide as a panel."""
+    widths = []
+    for number in (1, 8):
+        traces = [open_trace(runs["sequential", "fast"]) for _ in range(number)]
+        with report.style():
+            figure = KINDS["errors"].draw(traces, "double")
+            figure.draw_without_rendering()
+        widths.append(figure.axes[-1].get_window_extent().width / figure.dpi)
+    assert max(widths) < 0.16
+
+
+def test_a_single_step_has_no_fractions(runs):
+    """Training steps are counted: where there is one, the axis has its number and none beside it."""
+    with open_trace(runs["sequential", "fast"]) as trace:
+        found = backprop_angles(trace).isel(step=slice(0, 1))
+    ax = report.plot_backprop_angles(trace_of(found), ax=Figure().subplots())
+    low, high = ax.get_xlim()
+    assert [tick for tick in ax.get_xticks() if low <= tick <= high] == found.step.values.tolist()
+
+
 def test_ink_can_be_read_on_every_colour():
     """Contrast is at least 4.5 to 1, as WCAG asks of small text, also on mid-grey."""
     for colour in colormaps[MAP](np.linspace(0, 1, 50)):

@@ -302,6 +302,17 @@ def test_the_command_to_go_on_with_can_be_pasted(monkeypatch):
     assert json.loads(told.stdout) == {"name": "cifar-10", "files": []}
 
 
+def test_own_arrays_without_a_shape(tmp_path):
+    """Rows of numbers have no shape, and regression no classes: the heading claims neither."""
+    path, rows = tmp_path / "own.npz", np.ones((4, 3), np.float32)
+    for classes, targets in ((", 2 classes", np.arange(4) % 2), ("", rows)):
+        np.savez(path, x_train=rows, y_train=targets, x_test=rows, y_test=targets)
+        shown = CliRunner().invoke(app, ["data", "info", "npz", "--path", str(path)]).stdout
+        assert f"npz as read{classes}\n" in shown.replace(" \n", "\n").replace("  ", "")
+    np.savez(path, x_train=rows.reshape(4, 1, 1, 3), y_train=targets, x_test=rows, y_test=targets)
+    assert "shape [1, 1, 3]" in CliRunner().invoke(app, ["data", "info", "npz", "--path", str(path)]).stdout
+
+
 def test_list_and_info_on_the_command_line(tmp_path):
     """What is here is read and counted; what is not says where it comes from."""
     import json

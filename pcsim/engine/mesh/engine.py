@@ -84,6 +84,12 @@ class MeshTiming:
         """Time for which each link was taken, in ns; (links,)."""
         return _summed(self._crossed_links, self._crossing_ns, self.plan.links)
 
+    @cached_property
+    def link_waiting(self) -> Floats:
+        """Time that heads of packets waited for each link, in ns; (links,)."""
+        waited = self.record.crossed_at - self.record.asked_at
+        return _summed(self._crossed_links, waited, self.plan.links)
+
     @property
     def waiting(self) -> float:
         """Time that heads of packets waited for links, all together, in ns."""

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import PercentFormatter
 
 from pcsim.experiments.messages.study import AXES, Summary
-from pcsim.report.style import INCHES, LINES, PAPER, line_look
+from pcsim.report.style import FAINT, INCHES, LINES, line_look
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MARKERS = "osD^vP"
 SHARES = (0.001, 0.003, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0)  # of entries, for ticks
+LINE = 0.033  # of the width of the axes, which the name of a point takes
 TITLES = {
     "threshold": "Accuracy against what is sent, by θ of predictions/of errors",
     "format": "Quantised messages: accuracy against bits",
@@ -40,17 +40,20 @@ def draw(axis: str, found: Sequence[Summary]) -> Figure:
     Returns:
         The figure, a printed page wide.
     """
-    figure = Figure(figsize=(INCHES["double"] * 0.72, 2.9), layout="constrained")
+    named = axis in ("threshold", "format")
+    height = 3.6 if named else 2.9
+    figure = Figure(figsize=(INCHES["double"] * 0.72, height), layout="constrained")
     ax = figure.subplots()
     places = _places(axis, found)
     for index, order in enumerate(dict.fromkeys(one.order for one in found)):
         mine = [one for one in found if one.order == order and one in places]
         _line(ax, index, order, mine, [places[one] for one in mine])
     note = " (×: at least one run diverged)" if any(one.diverged for one in places) else ""
-    ax.set(xlabel=AXES[axis].title + note, ylabel="test accuracy", title=TITLES[axis])
+    ax.set(xlabel=AXES[axis].title + note, ylabel="test accuracy")
+    figure.suptitle(TITLES[axis], fontsize="medium")  # above the names of points
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     _scale(ax, axis, list(places.values()))
-    if axis in ("threshold", "format"):
+    if named:
         _name_points(ax, axis, [one for one in places if one.accuracy is not None], places)
     if axis == "state":
         values = list(dict.fromkeys(one.value for one in found))
@@ -115,26 +118,28 @@ def _scale(ax: Axes, axis: str, places: Sequence[float]) -> None:
 
 
 def _name_points(ax: Axes, axis: str, shown: Sequence[Summary], places: dict[Summary, float]) -> None:
-    """Write upright, below or above the points of the first order, which thresholds or formats they are."""
+    """Write above the axes, where no curve is, what the points of the first order are."""
     first = [one for one in shown if one.order == shown[0].order] if shown else []
     groups: dict[float, list[Summary]] = {}
-    for one in first:
+    for one in sorted(first, key=lambda one: places[one]):
         groups.setdefault(round(places[one], 2), []).append(one)
-    middle = sum(ax.get_ylim()) / 2
     plain = "all" if axis == "threshold" else "as it is"
+    to_share = ax.transScale + ax.transLimits  # of the width of the axes
+    free = -1.0
     for group in groups.values():
-        heights = [one.accuracy or 0.0 for one in group]
-        below = min(heights) > middle
+        point = places[group[0]], max(one.accuracy or 0.0 for one in group)
+        half = LINE * len(group) / 2
+        share = max(float(to_share.transform(point)[0]), free + half)
+        free = share + half
         ax.annotate(
-            ", ".join(plain if one.value == "none" else one.value for one in group),
-            (places[group[0]], min(heights) if below else max(heights)),
-            xytext=(0, -7 if below else 7),
-            textcoords="offset points",
+            "\n".join(plain if one.value == "none" else one.value for one in group),
+            point,
+            xytext=(share, 1.03),
+            textcoords="axes fraction",
             ha="center",
-            va="top" if below else "bottom",
+            va="bottom",
             rotation=90,
             fontsize=6.5,
             color=LINES[0],
-            path_effects=[withStroke(linewidth=2.5, foreground=PAPER)],  # readable where a line crosses
-            zorder=4,
+            arrowprops={"arrowstyle": "-", "color": FAINT, "lw": 0.5, "relpos": (0.5, 0), "shrinkB": 3},
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,15 +12,16 @@ import numpy as np
 from pcsim.experiments.reproduce.plans import FIGURE_4
 from pcsim.experiments.reproduce.results import Curve, Results, Row
 from pcsim.experiments.significance import mean_sd
-from pcsim.report.curves import plot_updates
+from pcsim.report.curves import one_legend, plot_updates
 from pcsim.report.numbers import read_updates
-from pcsim.report.style import INCHES, line_look, scale_y
+from pcsim.report.style import INCHES, count_ticks, line_look, scale_y
 from pcsim.tracing.reader import open_trace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+LETTERS = 105  # of titles beside each other, which the width has room for
 MOST_STEPS = 200  # of update magnitudes that are written down
 
 
@@ -36,7 +38,8 @@ def draw_table(several: Sequence[Results]) -> Figure:
             if row.paper is not None:
                 ax.plot([index], [row.paper], "D", ms=4, mfc="none", color=line_look(1)["color"])
         ax.set_xticks(range(len(rows)), [row.title for row in rows], rotation=30, ha="right")
-        ax.set(title=results.task.title, ylabel=_label(results))
+        ax.set(ylabel=_label(results))
+        _title(ax, results.task.title)
     figure.suptitle("Best epoch: ours (dots a seed, bar their mean), the paper's (diamonds)")
     return figure
 
@@ -47,7 +50,9 @@ def draw_curves(several: Sequence[Results]) -> Figure:
     for ax, results in zip(axes, several, strict=True):
         for index, row in enumerate(row for row in results.rows if results.curves[row.algorithm]):
             _curve(ax, results.curves[row.algorithm], row.title, line_look(index))
-        ax.set(title=results.task.title, xlabel="epochs", ylabel=_label(results))
+        ax.set(xlabel="epochs", ylabel=_label(results))
+        _title(ax, results.task.title)
+        count_ticks(ax.xaxis)
         if results.task.measure == "loss":
             scale_y(ax, [value for row in results.rows for value in (*row.best, *row.last)])
         if ax.get_legend_handles_labels()[0]:
@@ -80,6 +85,7 @@ def draw_orders(results: Results) -> Figure:
     left.set(xlabel="T, inference iterations", ylabel=f"best {_label(results)}", title="Best epoch")
     left.set_xticks(sorted({_iterations(row) for row in results.rows}))
     right.set(xlabel="epochs", ylabel=_label(results), title="Learning")
+    count_ticks(right.xaxis)
     if left.get_legend_handles_labels()[0]:
         left.legend()
         right.legend(loc="center left", bbox_to_anchor=(1, 0.5))  # eight curves leave no room
@@ -92,7 +98,8 @@ def draw_updates(traces: Mapping[str, Path]) -> Figure:
     for ax, (title, path) in zip(axes, traces.items(), strict=True):
         with open_trace(path) as trace:
             plot_updates(trace, ax=ax)
-        ax.set_title(title)
+        _title(ax, title)
+    one_legend(figure, axes)
     return figure
 
 
@@ -136,6 +143,13 @@ def _panels(number: int, height: float, *, sharey: bool = False) -> tuple[Figure
     return figure, axes[:number]
 
 
+def _title(ax: Axes, text: str) -> None:
+    """Put a title above a panel, in as many lines as keep it from those beside it."""
+    place = ax.get_subplotspec()
+    assert place is not None
+    ax.set_title(fill(text, LETTERS // place.get_gridspec().ncols))
+
+
 def _curve(ax: Axes, curves: Sequence[Curve], title: str, look: dict[str, Any]) -> None:
     """Draw mean and band of some runs, as far as each has come."""
     longest = max(len(one.values) for one in curves)
@@ -143,7 +157,8 @@ def _curve(ax: Axes, curves: Sequence[Curve], title: str, look: dict[str, Any]) 
     for line, one in zip(values, curves, strict=True):
         line[: len(one.values)] = one.values
     epochs = np.arange(1, longest + 1)
-    ax.plot(epochs, np.nanmean(values, axis=0), label=title, lw=1.2, **look)
+    marker = "o" if longest == 1 else None  # a single point would be no line
+    ax.plot(epochs, np.nanmean(values, axis=0), label=title, lw=1.2, marker=marker, ms=3, **look)
     if len(curves) > 1:
         low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
         ax.fill_between(epochs, low, high, color=look["color"], alpha=0.16, lw=0)

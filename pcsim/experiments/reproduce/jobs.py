@@ -45,6 +45,15 @@ class Place:
     data_dir: Path | None = None
     subset: int | None = None
 
+    @property
+    def words(self) -> str:
+        """What to add to a title, so that nobody takes a part of the data for the whole."""
+        return "" if self.subset is None else f" ({self.subset:,} training samples)"
+
+    def folder(self, name: str) -> Path:
+        """Return the folder of a task's runs, or of a target's results; those on a subset have their own."""
+        return self.runs / (name if self.subset is None else f"{name}-subset-{self.subset}")
+
     def has(self, data: str) -> bool:
         """Whether there is a folder of this data set."""
         known = KNOWN.get(data)
@@ -68,9 +77,8 @@ class Job:
 
     @property
     def folder(self) -> Path:
-        """Where its trace and its checkpoint lie; runs on a subset have folders of their own."""
-        subset = f"-subset-{self.place.subset}" if self.place.subset else ""
-        return self.place.runs / f"{self.task.name}{subset}" / self.algorithm.name / f"seed{self.seed}"
+        """Where its trace and its checkpoint lie."""
+        return self.place.folder(self.task.name) / self.algorithm.name / f"seed{self.seed}"
 
     @property
     def trace(self) -> Path:

@@ -32,11 +32,13 @@ class Report:
         target: which.
         results: one a task.
         updates: update magnitudes by "TASK ALGORITHM seed N", of figure 2.
+        training_samples: that runs were trained on; None if on all. Titles say it, too.
     """
 
     target: Target
     results: tuple[Results, ...]
     updates: Mapping[str, dict[str, Any]]
+    training_samples: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return a dictionary fit for JSON."""
@@ -44,6 +46,7 @@ class Report:
             "target": self.target.name,
             "title": self.target.title,
             "known": self.target.known,
+            "training_samples": self.training_samples,
             "tasks": [one.to_dict() for one in self.results],
             "updates": dict(self.updates),
         }
@@ -90,17 +93,19 @@ def _other_rates(algorithm: Algorithm, job: Job, known: Collection[Algorithm]) -
     return [one for one in map(algorithm.at, sorted(rates)) if one not in known]
 
 
-def make(target: Target, jobs: Wanted, epochs: int | None, folder: Path) -> Report:
-    """Read the traces and write table, numbers and figure into a folder.
+def make(target: Target, jobs: Wanted, epochs: int | None, place: Place) -> Report:
+    """Read the traces and write table, numbers and figure into the target's folder.
 
     Raises:
         ConfigurationError: the folder cannot be written.
         TraceError: a trace is damaged.
     """
-    results = tuple(gather(TASKS[task], several, epochs) for task, several in jobs.items())
+    folder, target = place.folder(target.name), replace(target, title=target.title + place.words)
+    tasks = {task: replace(TASKS[task], title=TASKS[task].title + place.words) for task in jobs}
+    results = tuple(gather(tasks[task], several, epochs) for task, several in jobs.items())
     traces = _update_traces(jobs, results) if target.name == "fig2" else {}
     updates = {title: figures.update_numbers(path) for title, path in traces.items()}
-    report = Report(target, results, updates)
+    report = Report(target, results, updates, place.subset)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pcsim.experiments.significance import mean_sd
 from pcsim.experiments.sweep.results import Configuration, StudyResults, setting, short_keys
 from pcsim.report.curves import with_legend
-from pcsim.report.style import FAINT, INCHES, line_look, scale_y
+from pcsim.report.style import FAINT, INCHES, count_ticks, line_look, scale_y
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +22,7 @@ MOST_ROWS = 20  # configurations in a ranking
 MOST_NUMBERS = 5  # swept numbers with a panel each
 BEST = 3  # learning curves that are named
 WIDE = 10  # a span of values from which on its logarithm is drawn, a decade
+LABEL = 0.16  # of a logarithmic axis, which a number below it takes
 MOST_TICKS = 10  # whole numbers at an axis, each of which is marked
 
 
@@ -128,13 +129,33 @@ def _axes_over(ax: Axes, results: StudyResults, number: str, rows: Sequence[Conf
     if whole and max(drawn) - min(drawn) <= 2 * MOST_TICKS and len(set(drawn)) <= MOST_TICKS:
         ax.set_xticks(sorted(set(drawn)))
     elif min(drawn) > 0 and max(drawn) >= WIDE * min(drawn) * (1 - 1e-9):
-        ax.set_xscale("log")
+        _logarithmic(ax, sorted(set(drawn)))
     elif whole and len(set(drawn)) <= MOST_TICKS:
         ax.set_xticks(sorted(set(drawn)))
     else:
         ax.locator_params(axis="x", nbins=4)  # numbers such as 0.00125 need room
     ax.set(xlabel=number, ylabel=_label(results))
     _scale(ax, results, [value for row in rows for value in row.validation])
+
+
+def _logarithmic(ax: Axes, values: Sequence[float]) -> None:
+    """Make the axis logarithmic, with ticks at the values if they are few; no label touches another."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    ax.set_xscale("log")
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    if len(values) > MOST_TICKS:
+        wide = values[-1] >= 10 * WIDE * values[0]
+        ax.xaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 3.0), numticks=6))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        return
+    labels, free = [], 0.0
+    for value in values:
+        labels.append(f"{value:g}" if value >= free else "")
+        if labels[-1]:
+            free = value * (values[-1] / values[0]) ** LABEL
+    ax.set_xticks(values, labels)
+    ax.set_xticks([], minor=True)
 
 
 def _ranking(ax: Axes, results: StudyResults, rows: Sequence[Configuration]) -> None:
@@ -157,8 +178,6 @@ def _dots(ax: Axes, x: npt.ArrayLike, y: npt.ArrayLike, row: Configuration, colo
 
 def _curves(ax: Axes, results: StudyResults, rows: Sequence[Configuration]) -> None:
     """Draw the mean learning curve of each configuration; the best ones in colour."""
-    from matplotlib.ticker import MaxNLocator
-
     values: list[float] = []
     for place, row in enumerate(rows):
         look: dict[str, Any] = {"color": FAINT, "lw": 0.6, "alpha": 0.6, "zorder": 1.5}
@@ -177,7 +196,7 @@ def _curves(ax: Axes, results: StudyResults, rows: Sequence[Configuration]) -> N
         values += mean.tolist()
         ax.plot(np.arange(1, longest + 1), mean, marker="o" if longest == 1 else None, ms=2.5, **look)
     ax.set(xlabel="epochs", ylabel=_label(results), title="Learning, mean of the seeds")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    count_ticks(ax.xaxis)
     _scale(ax, results, values)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from typer.testing import CliRunner
 
 from pcsim.cli import app
@@ -16,9 +18,19 @@ from pcsim.experiments.experiment import Experiment
 from pcsim.experiments.messages import study as messages
 from pcsim.experiments.messages.formats import as_toml, suggest_formats
 from pcsim.experiments.messages.pictures import draw
-from pcsim.experiments.messages.study import FILE, Point, engine_for, plan_study, points, study, summaries
+from pcsim.experiments.messages.study import (
+    FILE,
+    Point,
+    Summary,
+    engine_for,
+    plan_study,
+    points,
+    study,
+    summaries,
+)
 from pcsim.experiments.run import run
 from pcsim.kernels import reference
+from pcsim.report.style import style
 from pcsim.schedule.channel import PLAIN, Dead
 from pcsim.tracing.probes import Probe
 from pcsim.tracing.reader import open_trace
@@ -198,6 +210,33 @@ def test_a_run_that_diverges_is_a_result(tmp_path):
     assert [one.diverged for one in found] == [1, 1]
     assert [one.accuracy for one in found] == [None, None]
     draw("loss", found).savefig(tmp_path / "loss.png")
+
+
+def test_no_curve_crosses_the_names_of_points():
+    """A steep curve struck through the upright names beside it; now they stand above the axes, apart."""
+    accuracies = {
+        "none": 0.95,
+        "Q4.5/Q-1.16": 0.1,
+        "Q4.5/Q0.16": 0.94,
+        "Q4.7/Q0.15": 0.95,
+        "Q4.7/Q0.18": 0.95,
+    }
+    bits = {"none": 32.0, "Q4.5/Q-1.16": 13.0, "Q4.5/Q0.16": 13.5, "Q4.7/Q0.15": 14.0, "Q4.7/Q0.18": 15.5}
+    found = [
+        Summary("format", value, "sequential", (accuracy,), 0, 1.0, bits[value], 0.0)
+        for value, accuracy in accuracies.items()
+    ]
+    with style():
+        figure = draw("format", found)
+        figure.draw_without_rendering()
+    (ax,) = figure.axes
+    names = [Text.get_window_extent(text) for text in ax.texts]  # an annotation's has its line in it
+    assert len(names) == 5
+    assert all(box.y0 > ax.get_window_extent().y1 for box in names)
+    assert not any(one.overlaps(other) for one, other in combinations(names, 2))
+    title = figure.get_suptitle()
+    assert "Quantised messages" in title
+    assert max(box.y1 for box in names) < figure._suptitle.get_window_extent().y0
 
 
 def test_a_folder_with_something_else(tmp_path):

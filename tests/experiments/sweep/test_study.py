@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -327,6 +328,43 @@ def test_legends_of_a_study_begin_at_one_height(sweep_file, tmp_path):
     boxes = [ax.get_legend().get_window_extent() for ax in (left, right)]
     assert abs(boxes[0].y1 - boxes[1].y1) < 1
     assert all(box.y1 < ax.get_window_extent().y0 for box, ax in zip(boxes, (left, right)))
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        ("0.02, 0.1, 0.4, 0.8", ["0.02", "0.1", "0.4", "0.8"]),
+        ("1e-5, 1e-4, 1.1e-4, 1e-3", ["1e-05", "0.0001", "", "0.001"]),
+        (", ".join(f"{0.01 * 1.3**n:.4f}" for n in range(12)), None),  # too many for a tick each
+    ],
+)
+def test_ticks_of_a_logarithmic_axis_can_be_read(sweep_file, tmp_path, values, labels):
+    """They stand at the swept values, and no label lies on another."""
+    text = f"grid.learning.rate = [{values}]"
+    by_hand(sweep_file(text), tmp_path / "study", [[(0.5, 0.5), (0.6, 0.6)]] * 12)
+    with style():
+        figure = draw(read_results(tmp_path / "study"))
+        figure.draw_without_rendering()
+    axis = figure.axes[0].xaxis
+    low, high = axis.get_view_interval()
+    ticks = [
+        one for one in (*axis.get_major_ticks(), *axis.get_minor_ticks()) if low <= one.get_loc() <= high
+    ]
+    told = [one.label1 for one in ticks if one.label1.get_text()]
+    assert len(told) >= 2
+    boxes = sorted((one.get_window_extent() for one in told), key=lambda box: box.x0)
+    assert all(one.x1 < other.x0 for one, other in pairwise(boxes))
+    if labels is not None:
+        assert [one.label1.get_text() for one in ticks] == labels
+        assert [one.get_loc() for one in ticks] == pytest.approx([float(one) for one in values.split(",")])
+
+
+def test_a_single_epoch_has_no_fractions(sweep_file, tmp_path):
+    """The how-to's own sweep trains for one epoch: its axis has the tick 1 and none beside it."""
+    by_hand(sweep_file("grid.learning.rate = [1e-3, 1e-2]"), tmp_path / "study", [[(0.5, 0.5)]] * 2)
+    ax = draw(read_results(tmp_path / "study")).axes[-1]
+    low, high = ax.get_xlim()
+    assert [tick for tick in ax.get_xticks() if low <= tick <= high] == [1]
 
 
 def test_deviations_have_the_decimals_of_means():
