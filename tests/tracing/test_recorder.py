@@ -4,6 +4,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from wires import wired
 
 import pcsim
 from pcsim.engine.event import EventEngine
@@ -11,7 +12,7 @@ from pcsim.engine.fast import FastEngine
 from pcsim.engine.observer import Statistics
 from pcsim.errors import ConfigurationError, TraceError
 from pcsim.network.layer import MessageKind
-from pcsim.schedule.channel import Channels, Dead, Faults, Messages, Rounding
+from pcsim.schedule.channel import Dead
 from pcsim.tracing.probes import Quantity
 from pcsim.tracing.recorder import Recorder
 from pcsim.tracing.writer import TraceWriter
@@ -171,18 +172,12 @@ def test_both_engines_record_the_same_messages(tmp_path, order):
         assert np.array_equal(array, read[1][name]), name
 
 
-def channels(threshold=None, formats=(None, None), **faults):
-    """Return channels with a threshold of both kinds of messages, and a format each."""
-    messages = [Messages(threshold, Rounding(one)) for one in formats]
-    return Channels(*messages, faults=Faults(**faults))
-
-
 WIRES = {
-    "formats": channels(None, ("Q4.7", "Q0.11")),
-    "threshold": channels(0.02),
-    "formats, threshold, loss": channels(0.01, ("Q4.7", "Q0.11"), loss=0.3),
-    "dead later": channels(dead=Dead(2, step=3)),
-    "dead lines": channels(None, ("Q4.7", "Q0.11"), dead=Dead(1, 0.5)),
+    "formats": wired(None, "Q4.7", "Q0.11"),
+    "threshold": wired(0.02),
+    "formats, threshold, loss": wired(0.01, "Q4.7", "Q0.11", loss=0.3),
+    "dead later": wired(dead=Dead(2, step=3)),
+    "dead lines": wired(None, "Q4.7", "Q0.11", dead=Dead(1, 0.5)),
 }
 
 
@@ -224,7 +219,7 @@ def test_messages_of_an_event_engine_are_its_inboxes(tmp_path, order):
     with TraceWriter(tmp_path / "t.h5", {}) as writer:
         probe = pcsim.Probe("m", ("message",), samples=2, every=1, dtype="float64")
         recorder = Recorder(writer, network, units, statistics, 3, [probe])
-        how = {"channels": channels(0.05, **mishaps)}
+        how = {"channels": wired(0.05, **mishaps)}
         runner = EventEngine(plan, units, pcsim.unit(), 2, [statistics, recorder], **how)
         for _ in range(5):
             runner.step(rng.normal(size=(2, 5)), np.eye(2))
