@@ -30,7 +30,7 @@ DESCRIPTIONS = {
     "target": "core that receives",
     "time": "start on the link, in hardware time units from the beginning of the training step",
     "bytes": "size of the message",
-    "events": "numbers in the message that are not zero",
+    "events": "numbers in the message that are not zero; with a threshold, those sent",
     "hops": "links between the cores",
     "message": "prediction or error",
 }
