@@ -317,7 +317,7 @@ def _data(
     states["activity_0"] = "input"
     messages = {f"prediction_message_{layer}": f"prediction_{layer + 1}" for layer in range(model.top)}
     messages |= {f"error_message_{layer}": f"error_{layer}" for layer in inner}
-    came = arrivals(recording, step)
+    came, whole = arrivals(recording, step), False
     for column, node in (states | messages).items():
         if not recording.has(column, step):
             missing.append(column)
@@ -326,12 +326,13 @@ def _data(
         observable = column.rpartition("_")[0]
         if column in messages:
             found = brought(recording, column, step, array, came)
+            whole = whole or (bool(found.any()) and begins_whole(recording, column, step))
             nodes.setdefault(node, {})[observable] = _events(library, array, found)
         else:
             nodes.setdefault(node, {})[observable] = library.TimeGriddedData(array, 1.0)
     if not {f"activity_{model.top}", f"error_{model.top}"} & set(missing):
         nodes["target"] = {"target": library.TimeGriddedData(_target(recording, step), 1.0)}
-    if any(begins_whole(recording, column, step) for column in messages if column not in missing):
+    if whole:
         notes.append(WHOLE)
     made = {name: library.NIRNodeData(observables) for name, observables in nodes.items()}
     return library.NIRGraphData(made), missing
