@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 AMOUNTS = {
     "multiplications": ("multiplications of operations, whole mini-batch", "1"),
     "values": ("numbers in messages, zeros included", "1"),
-    "nonzero_values": ("numbers in messages that are not zero", "1"),
+    "nonzero_values": ("numbers in messages that are not zero; with a threshold, those sent", "1"),
     "bytes": ("size of messages", "B"),
 }
 ROW_BYTES = 64  # of the columns that are read
@@ -134,4 +134,6 @@ def _variables(by_layer: npt.NDArray[np.float64], links: npt.NDArray[np.float64]
             variables[f"link_{name}"] = (ends, links[..., column].astype(np.int64), words, units)
     values, nonzero = variables["values"][1], variables["nonzero_values"][1]
     density = np.divide(nonzero, values, out=np.full(values.shape, np.nan), where=values > 0)
-    return variables | {"density": (dims, density, "share of values that are not zero", "1")}
+    return variables | {
+        "density": (dims, density, "share of values that are not zero; with a threshold, of those sent", "1")
+    }

@@ -13,7 +13,7 @@ import numpy as np
 from pcsim.engine import fusion
 from pcsim.engine.channel import EXACT, ChannelSet, Letter, Mishap, Roundoff
 from pcsim.engine.checks import check_parts, checked_payload, set_targets
-from pcsim.engine.observer import Observer, Watching, onlookers
+from pcsim.engine.observer import Observer, Watching, listeners, onlookers
 from pcsim.engine.process import InOrder, Process, Reacting, check_letters, write_agendas
 from pcsim.engine.script import Script, lines_of
 from pcsim.engine.state import Facts, learnt, relearn
@@ -92,6 +92,7 @@ class EventEngine:
         self._agendas = write_agendas(listed)
         self._channels = ChannelSet(channels, plan.network, batch, units)
         self._channels.prepare_inboxes()
+        self._hearers = listeners(observers) if self._channels.links else ()
         self._delay = channels.faults.delay_time
         self._fused: Mapping[int, Action] = {}
         if isinstance(plan, Program) and units is not None and not channels.active:
@@ -184,11 +185,11 @@ class EventEngine:
     def _phases(self) -> Iterator[Process]:
         """Yield who decides what layers do, one phase after the other."""
         if isinstance(self._plan, Program):
-            yield InOrder(self._agendas, self._units)
+            yield InOrder(self._agendas, self._units, self._hearers)
         else:
-            yield Reacting(self._plan.order, self._plan.operations, self._units)
+            yield Reacting(self._plan.order, self._plan.operations, self._units, self._hearers)
             self._check_learning()
-            yield InOrder(self._agendas, self._units)
+            yield InOrder(self._agendas, self._units, self._hearers)
 
     def _check_learning(self) -> None:
         """Refuse to learn from errors that a reactive order has never sent."""

@@ -9,12 +9,13 @@ from itertools import pairwise
 from pcsim.engine import fusion
 from pcsim.engine.channel import Carried, ChannelSet, put_into
 from pcsim.engine.checks import check_parts, checked_payload, set_targets
-from pcsim.engine.observer import Observer, Onlooker, onlookers
+from pcsim.engine.observer import Observer, Onlooker, listeners, onlookers
 from pcsim.engine.recording import Recording
 from pcsim.engine.state import Facts, learnt, relearn
 from pcsim.kernels import Array
 from pcsim.network.layer import Layer, MessageKind
 from pcsim.schedule.channel import PLAIN, Channels
+from pcsim.schedule.message import Message
 from pcsim.schedule.operation import Action, Operation
 from pcsim.schedule.program import Program
 
@@ -143,7 +144,10 @@ class FastEngine:
 
     def _through_channel(self, operation: Operation, inbox: Array) -> Callable[[Array | None], None]:
         """Return what puts into the receiver's inbox what of a payload arrives."""
-        channel = self._channels.links[operation.layer, operation.target]
+        link = operation.layer, operation.target
+        channel, hearers = self._channels.links[link], listeners(self._observers)
+        assert operation.sends is not None
+        told = Message(operation.sends, *link, operation.iteration, inbox)
 
         def deliver(payload: Array | None) -> None:
             letter = channel.send(checked_payload(operation, payload, inbox.shape), self._step)
@@ -151,6 +155,8 @@ class FastEngine:
             self.carried.count(letter, inbox.size, lost)
             if letter.values is not None and not lost:
                 put_into(letter.values, letter.entries, inbox)
+            for hear in hearers:
+                hear(told)
 
         return deliver
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from pcsim.errors import NonFiniteError
 from pcsim.network.layer import Layer
+from pcsim.schedule.message import Hear, Message
 from pcsim.schedule.operation import Operation
 
 Statistic = npt.NDArray[np.float64]
@@ -50,6 +51,23 @@ class RepeatableObserver(Observer, Protocol):
     def repeat_step(self, step: int) -> None:
         """Learn that a mini-batch begins that goes as the last one did, with nobody looking on."""
         ...
+
+
+@runtime_checkable
+class Listener(Protocol):
+    """An observer that is told what becomes of messages that go through channels."""
+
+    def hear(self, message: Message) -> None:
+        """Learn what a receiver has once a message has come, or is missing: the payload is its inbox.
+
+        Of a message that brings some entries, or nothing, the others are those of the messages before it.
+        """
+        ...
+
+
+def listeners(observers: Sequence[Observer]) -> tuple[Hear, ...]:
+    """Return what to call when a receiver has a message, or knows that it is missing."""
+    return tuple(one.hear for one in observers if isinstance(one, Listener))
 
 
 Watching = tuple[Onlooker, ...]

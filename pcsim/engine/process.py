@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 
 from pcsim.errors import ProgramError
+from pcsim.kernels import Array
 from pcsim.network.layer import Layer, MessageKind
 from pcsim.schedule.freshness import Freshness
-from pcsim.schedule.message import Fate, Message
+from pcsim.schedule.message import Fate, Hear, Message
 from pcsim.schedule.operation import Operation, Operations, Place
 from pcsim.schedule.orders import ReactiveOrder
 
@@ -38,20 +39,28 @@ class Process(Protocol):
         ...
 
 
-def deliver(message: Message, units: Sequence[Layer] | None) -> None:
+def deliver(message: Message, units: Sequence[Layer] | None, hearers: Sequence[Hear] = ()) -> None:
     """Put a message into the inbox, where it replaces the one of the same kind before it.
 
-    If it brings some entries only, the others stay as they are.
+    If it brings some entries only, the others stay as they are; all of them if it is missing. Who hears of it
+    is told what the inbox holds then.
     """
-    if units is None or message.payload is None:
+    if units is None:
         return
     inbox = units[message.target].inbox
+    if message.payload is not None:
+        inbox[message.kind] = _brought_up_to_date(inbox, message, message.payload)
+    for hear in hearers:
+        hear(replace(message, payload=inbox[message.kind], entries=None))
+
+
+def _brought_up_to_date(inbox: Mapping[MessageKind, Array], message: Message, payload: Array) -> Array:
+    """Return what a message makes of what lies in the inbox."""
     if message.entries is None:
-        inbox[message.kind] = message.payload
-    else:
-        merged = inbox[message.kind].copy(order="K")
-        np.copyto(merged, message.payload, where=message.entries)
-        inbox[message.kind] = merged
+        return payload
+    merged = inbox[message.kind].copy(order="K")
+    np.copyto(merged, payload, where=message.entries)
+    return merged
 
 
 def write_agendas(operations: Iterable[Operation]) -> Agendas:
@@ -110,8 +119,8 @@ class InOrder:
     goes on with the one before. A second copy does not count.
     """
 
-    def __init__(self, agendas: Agendas, units: Sequence[Layer] | None) -> None:
-        self._units = units
+    def __init__(self, agendas: Agendas, units: Sequence[Layer] | None, hearers: Sequence[Hear] = ()) -> None:
+        self._units, self._hearers = units, hearers
         self._agendas = agendas
         self._done: dict[int, int] = dict.fromkeys(agendas, 0)
         self._boxes: dict[Door, _LetterBox] = defaultdict(_LetterBox)
@@ -130,7 +139,7 @@ class InOrder:
             box = self._boxes[door]
             while box.read < number:
                 message = box.waiting.popleft()
-                deliver(message, self._units)
+                deliver(message, self._units, self._hearers)
                 box.read += message.fate is not Fate.COPY
         self._done[layer] = done + 1
         return operation
@@ -149,8 +158,14 @@ class Reacting:
         ProgramError: here or later, an order that yields no operations of the layer, or has no end.
     """
 
-    def __init__(self, order: ReactiveOrder, ops: Operations, units: Sequence[Layer] | None) -> None:
-        self._units = units
+    def __init__(
+        self,
+        order: ReactiveOrder,
+        ops: Operations,
+        units: Sequence[Layer] | None,
+        hearers: Sequence[Hear] = (),
+    ) -> None:
+        self._units, self._hearers = units, hearers
         self._freshness = Freshness()
         self._name = getattr(order, "__name__", repr(order))
         self._life = [self._begin(order, ops, layer) for layer in range(ops.top + 1)]
@@ -208,7 +223,7 @@ class Reacting:
 
     def receive(self, message: Message) -> None:
         """Put a message straight into the inbox and wake the layer; one that is missing only wakes it."""
+        deliver(message, self._units, self._hearers)
         if message.arrives:
-            deliver(message, self._units)
             self._freshness.note_arrival(Place.inbox(message.target, message.kind))
         self._news[message.target] = True

@@ -74,7 +74,9 @@ def _in_this_process(task: Task, kernels: Kernels, writer: TraceWriter | None) -
         engine, totals = _engine(task, plan, units, [statistics])
         return Setup(engine, statistics, None, totals)
     recorder = make_recorder(task, writer, units, statistics)
-    engine, totals = _engine(task, recorder.listening_to(plan), units, [statistics, recorder])
+    # Channels tell what comes of a message; what its sender says is not what its receiver has.
+    heard = plan if experiment.channels.carry else recorder.listening_to(plan)
+    engine, totals = _engine(task, heard, units, [statistics, recorder])
     return Setup(engine, statistics, recorder, totals)
 
 

@@ -3,7 +3,8 @@
 A probe keeps the last message of each iteration. Which of them a layer had when it moved its activity
 depends on the order: with the simultaneous order all are of the iteration before, with the sequential order
 the error from above is of the same iteration. Equation (2) of arXiv 2305.13562 decides: the messages are
-those with which it gives the recorded new activity from the recorded old one, to the arithmetic's precision.
+those with which it gives the recorded new activity from the recorded old one, to the arithmetic's precision
+and that of the format in which layers keep activities.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ def find_inbox(
     for iterations, activities in ((recent, [iteration]), (near, near)):
         predictions = _predictions(states, layer, iterations)
         errors = _errors(states, layer, iterations, activities)
-        best = _best(relaxation, states, layer, iteration, predictions, errors)
+        best = _best(relaxation, states, model, layer, iteration, predictions, errors)
         if best is not None:
             return best
     return None
@@ -122,6 +123,7 @@ def find_inbox(
 def _best(
     relaxation: Relaxation,
     states: States,
+    model: Model,
     layer: int,
     iteration: int,
     predictions: dict[str, Array],
@@ -130,12 +132,13 @@ def _best(
     """Return the messages that explain the new activity best; None if rounding explains no deviation."""
     before, after = states.arrays[f"activity_{layer}"][iteration - 1 : iteration + 1]
     none, own = np.zeros_like(before), relaxation.step * relaxation.precision
+    kept = model.channels.states.error(after)
     best, smallest = None, 1.0
     for error_name, error in errors.items():
         # The new activity is linear in the prediction.
         without = relaxation.new_activity(before, none, error) - after
         allowed = relaxation.rounding(before, none, error, states.precision)
-        allowed = allowed + states.precision * np.abs(after) + np.finfo(float).tiny
+        allowed = allowed + states.precision * np.abs(after) + np.finfo(float).tiny + kept
         for name, prediction in predictions.items():
             room = allowed + states.precision * relaxation.terms * own * np.abs(prediction)
             misfit = float((np.abs(without + own * prediction) / room).max(initial=0.0))

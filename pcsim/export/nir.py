@@ -21,9 +21,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pcsim.analysis.convolution import Convolution, convolutions
 from pcsim.errors import ConfigurationError, TraceError
+from pcsim.export.arrivals import arrivals, begins_whole, brought
 from pcsim.export.functions import ACTIVATIONS, output_tangent
 from pcsim.export.options import Options, Outcome, Progress
 from pcsim.export.recorded import Array, Model, Parameters, Recording
@@ -34,6 +36,10 @@ if TYPE_CHECKING:
     import nir
 
 GRAPH, DATA = "graph.nir", "recording.nir"
+WHOLE = (
+    f"Messages bring some of their numbers only: the first ones in {DATA} are whole, with all that receivers "
+    "had, as the training step before is not recorded (every = 1 records it)."
+)
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ def write(trace: TraceReader, out: Path, options: Options, progress: Progress) -
         for layer in range(model.top)
     ]
     tangents = _tangents(recording, parameters, step, options.linearise is not None)
-    notes = _unsaid(model, maps, trace, step, parameters[0].when, options)
+    notes = [*_unsaid(model, maps, trace, step, parameters[0].when, options), *model.channels.notes()]
     metadata = {
         "made_by": "pcsim export",
         "unsaid": json.dumps(notes),
@@ -83,7 +89,7 @@ def write(trace: TraceReader, out: Path, options: Options, progress: Progress) -
     graph = _graph(library, model, parameters, tangents, metadata)
     library.write(out / GRAPH, graph)
     progress(0.5)
-    data, missing = _data(library, recording, step)
+    data, missing = _data(library, recording, step, notes)
     if data.nodes:
         data.check_nodes(graph)
         library.write_data(out / DATA, data)
@@ -294,11 +300,13 @@ def _unsaid(
     return notes
 
 
-def _data(library: ModuleType, recording: Recording, step: int) -> tuple[nir.NIRGraphData, list[str]]:
+def _data(
+    library: ModuleType, recording: Recording, step: int, notes: list[str]
+) -> tuple[nir.NIRGraphData, list[str]]:
     """Return recorded states on a grid and messages as events, and the columns that are not recorded.
 
-    Time counts inference iterations. A message is taken as sent in an iteration whose row is not that of the
-    iteration before; each of its numbers that is not zero is an event.
+    Time counts inference iterations. Each number of a message that is not zero is an event; where messages
+    bring some of their numbers only, each of these.
     """
     model = recording.model
     nodes: dict[str, dict[str, Any]] = {}
@@ -309,6 +317,7 @@ def _data(library: ModuleType, recording: Recording, step: int) -> tuple[nir.NIR
     states["activity_0"] = "input"
     messages = {f"prediction_message_{layer}": f"prediction_{layer + 1}" for layer in range(model.top)}
     messages |= {f"error_message_{layer}": f"error_{layer}" for layer in inner}
+    came, whole = arrivals(recording, step), False
     for column, node in (states | messages).items():
         if not recording.has(column, step):
             missing.append(column)
@@ -316,11 +325,15 @@ def _data(library: ModuleType, recording: Recording, step: int) -> tuple[nir.NIR
         array = recording.states([column], step).arrays[column].swapaxes(0, 1)
         observable = column.rpartition("_")[0]
         if column in messages:
-            nodes.setdefault(node, {})[observable] = _events(library, array)
+            found = brought(recording, column, step, array, came)
+            whole = whole or (bool(found.any()) and begins_whole(recording, column, step))
+            nodes.setdefault(node, {})[observable] = _events(library, array, found)
         else:
             nodes.setdefault(node, {})[observable] = library.TimeGriddedData(array, 1.0)
     if not {f"activity_{model.top}", f"error_{model.top}"} & set(missing):
         nodes["target"] = {"target": library.TimeGriddedData(_target(recording, step), 1.0)}
+    if whole:
+        notes.append(WHOLE)
     made = {name: library.NIRNodeData(observables) for name, observables in nodes.items()}
     return library.NIRGraphData(made), missing
 
@@ -336,12 +349,9 @@ def _target(recording: Recording, step: int) -> Array:
     return np.repeat(target, len(activity), axis=0).swapaxes(0, 1)
 
 
-def _events(library: ModuleType, array: Array) -> nir.ValuedEventData:
-    """Return the numbers of messages (samples, T + 1, n) as events, padded with −1 and infinity."""
+def _events(library: ModuleType, array: Array, found: npt.NDArray[np.bool_]) -> nir.ValuedEventData:
+    """Return the numbers of messages (samples, T + 1, n) that came as events, padded with −1 and infinity."""
     samples, times, neurons = array.shape
-    sent = np.ones((samples, times, 1), dtype=bool)
-    sent[:, 1:, 0] = (array[:, 1:] != array[:, :-1]).any(axis=(0, 2))  # the whole mini-batch is one message
-    found = sent & (array != 0)
     most = int(found.sum(axis=(1, 2)).max(initial=0))
     idx = np.full((samples, most), -1, dtype=np.int64)
     time, value = np.full((samples, most), np.inf), np.zeros((samples, most))

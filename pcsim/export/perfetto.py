@@ -106,6 +106,7 @@ def write(trace: TraceReader, out: BinaryIO, options: Options, progress: Progres
         out.write(f",\n{record}".encode())
     told = {
         "time": f"{shown}simulated time{', to the nanosecond' if real else ''}",
+        "nonzero_values": "numbers in the message that are not zero; with a threshold, those sent",
         "steps": "recorded training steps follow each other without a gap; others are left out",
         **{key: trace.attributes.get(key) for key in ("name", "order", "iterations", "hardware")},
     }

@@ -103,6 +103,12 @@ class Quantised:
         return cls(name, number, values, words, saturated, zeroed, _snr(values, number.values(words)))
 
     @property
+    def rounding(self) -> float:
+        """Return how far rounding has taken a number at most; of words that saturated half a bit counts."""
+        off = float(np.abs(self.values - self.number.values(self.words)).max(initial=0.0))
+        return min(off, self.number.step / 2)
+
+    @property
     def summary(self) -> str:
         """Return what has become of it, in a line."""
         noise = "" if self.snr is None else f", SNR {self.snr:.1f} dB"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from pcsim.errors import TraceError
+from pcsim.export.channels import Channels
 from pcsim.tracing.reader import TraceReader
 from pcsim.tracing.table_reader import TableReader
 
@@ -32,6 +33,7 @@ class Model:
         step_decay: harmonic or none.
         iterations: T.
         dtype: type that the simulator computed in.
+        channels: what happened to messages, and to activities that layers keep.
     """
 
     sizes: tuple[int, ...]
@@ -46,6 +48,7 @@ class Model:
     step_decay: str
     iterations: int
     dtype: str
+    channels: Channels = field(default_factory=Channels)
 
     @property
     def top(self) -> int:
@@ -90,8 +93,9 @@ def read_model(trace: TraceReader) -> Model:
             str(schedule["step_decay"]),
             int(schedule["iterations"]),
             str(network["dtype"]),
+            Channels.of(told),  # type: ignore[arg-type]
         )
-    except (KeyError, TypeError, IndexError, ValueError) as error:
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
         raise _not_told(trace) from error
 
 

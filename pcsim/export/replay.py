@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pcsim.errors import TraceError
+from pcsim.export.channels import Kept
 from pcsim.export.fixed_point import FixedPoint
 from pcsim.export.functions import ACTIVATIONS
 from pcsim.export.inbox import Relaxation
@@ -40,8 +41,8 @@ class Verdict:
 
     @property
     def holds(self) -> bool:
-        """Whether no word is beyond its bound."""
-        return self.violations == 0
+        """Whether words were checked and none is beyond its bound."""
+        return self.checked > 0 and self.violations == 0
 
 
 @dataclass(frozen=True)
@@ -62,14 +63,19 @@ class Replay:
         """Check e = ĥ − p, equation (2) and p = W f(ĥ) + b on the words, step by step.
 
         A word is off by at most half its signal's least significant bit, h; the bounds follow what that can
-        do to each equation, plus the rounding of the simulator's own arithmetic. A word that has saturated
-        is off by more, so it breaks an equation rather than pass unseen.
+        do to each equation, plus the rounding of the simulator's own arithmetic, and what formats and
+        thresholds of the run have done. A word that has saturated is off by more, so it breaks an equation
+        rather than pass unseen.
         """
         return self._compare(), self._relax(), self._predict()
 
     def _half(self, signal: str) -> float:
         """Return h of a signal."""
         return self.numbers[signal].step / 2
+
+    def _kept(self, how: str, what: str) -> Kept:
+        """Return the format and threshold of what layers keep or send; benches of before know none."""
+        return Kept.of(self.manifest.get(how, {}).get(what, {}))
 
     def _compare(self) -> Verdict:
         """e_l[n] = ĥ_l[n] − p_l[n]: three words, each off by its h."""
@@ -97,7 +103,8 @@ class Replay:
             )
             inbox = self.signals["relax_prediction_in"][n - 1], self.signals["relax_error_in"][n - 1]
             deviations.append(activity[n] - relaxation.new_activity(activity[n - 1], *inbox))
-            bounds.append(self._relax_bound(relaxation, activity[n - 1], *inbox))
+            bound = self._relax_bound(relaxation, activity[n - 1], *inbox)
+            bounds.append(bound + self._kept("kept", "activity").error(activity[n]))
         return _verdict("relax", np.array(deviations), np.array(bounds))
 
     def _relax_bound(
@@ -137,8 +144,11 @@ class Replay:
             off = f.steepest * of_activity
             sums = np.abs(f.value(activity)).sum(axis=1, keepdims=True)
             product = off * weight.sum(axis=1) + of_weight * (sums + weight.shape[1] * off)
-            deviations.append(self.signals["prediction_out"][iteration] - value)
-            bounds.append(of_bias + of_sent + product + rounding)
+            sent = self.signals["prediction_out"][iteration]
+            deviations.append(sent - value)
+            bounds.append(
+                of_bias + of_sent + product + rounding + self._kept("sent", "prediction").error(sent)
+            )
         return _verdict("predict", np.array(deviations), np.array(bounds))
 
     @staticmethod

@@ -1,8 +1,9 @@
 """A recorded training step for SANA-FE, an independent simulator of neuromorphic chips.
 
 SANA-FE (Boyle et al., IEEE TCAD 2025, https://github.com/SLAM-Lab/SANA-FE) simulates spikes on a mesh of
-cores and prices them. Here it replays what was recorded: each number of a message that is not zero is a
-spike. pcsim never imports it; it runs on its own on the two files arch.yaml and net.yaml.
+cores and prices them. Here it replays what was recorded: each number of a message that is not zero, or with
+a threshold was sent, is a spike. pcsim never imports it; it runs on its own on the two files arch.yaml and
+net.yaml.
 """
 
 from __future__ import annotations
@@ -96,8 +97,8 @@ def _save(path: Path, lines: Iterable[str]) -> None:
 
 def _notes(model: Model, prices: Prices, mesh: Mesh) -> tuple[str, ...]:
     notes = [
-        "A packet is one number that is not zero; the trace says how many these are and not which, so they "
-        "are spread evenly over samples and neurons.",
+        "A packet is one number that is not zero or, with a threshold, that was sent; the trace says how "
+        "many these are and not which, so they are spread evenly over samples and neurons.",
         "SANA-FE has no multicast, no payload and no learning: an error goes to each core by itself, all "
         "packets are alike, and products before sending and weight updates are not in the replay.",
     ]

@@ -31,7 +31,7 @@ class Message:
         source: the layer that sends it.
         moment: which moment of the timeline it starts at.
         numbers: in it, all samples together.
-        nonzero: those that are not zero.
+        nonzero: those that are not zero; with a threshold, those sent.
     """
 
     kind: str

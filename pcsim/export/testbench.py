@@ -35,8 +35,8 @@ EQUATIONS = {
 MEANINGS = {
     "activity": "state after iteration 0 ... T",
     "prediction_in": "prediction in the inbox when the layer formed its last error of iteration 0 ... T",
-    "error": "that error; what the layer sends down when it sends",
-    "prediction_out": "last prediction that the layer sent up in iteration 0 ... T, or earlier",
+    "error": "that error; what the layer sends down when it sends, before any format of messages",
+    "prediction_out": "prediction as the layer above has it after iteration 0 ... T",
     "relax_prediction_in": "prediction in the inbox when the layer relaxed in iteration 1 ... T",
     "relax_error_in": "error from above in the inbox when the layer relaxed in iteration 1 ... T",
     "weight": "weight of the layer, constant in the inference phase",
@@ -69,7 +69,7 @@ def write(trace: TraceReader, out: Path, options: Options, progress: Progress) -
     told = [_source(iteration, inbox) for iteration, inbox in enumerate(inboxes, 1)]
     predicted = _predicted(states, parameters, model, layer)
     notes = [note for signal in signals.values() for note in signal.warnings()]
-    if not verilog["words_beyond_tolerance"]:
+    if verilog["words_beyond_tolerance"] < _enough(arrays["error"]):
         notes.append(_tests_nothing(verilog, arrays["error"]))
     notes += _notes(inboxes, predicted, parameters, model)
     manifest = {
@@ -86,6 +86,8 @@ def write(trace: TraceReader, out: Path, options: Options, progress: Progress) -
         "predicted_from": predicted,
         "weights": parameters.when,
         "relative_precision": states.precision,
+        "kept": {"activity": model.channels.states.describe()},
+        "sent": {"prediction": model.channels.predictions.describe()},
         "verilog": verilog,
     }
     summary = (*(signal.summary for signal in signals.values()), _tested(verilog, signals["error"]))
@@ -104,13 +106,24 @@ def _inboxes(
 
 
 def _tests_nothing(verilog: dict[str, Any], error: Array) -> str:
-    """Warn of a bench that every unit passes, and say which format would do."""
-    enough = suggested(error)
-    needed = f"; it takes activity, prediction and error with n = {enough.fraction_bits}" if enough else ""
+    """Warn of a bench that (almost) every unit passes, and say which format would do."""
+    better, telling = suggested(error), verilog["words_beyond_tolerance"]
+    needed = f"; it takes activity, prediction and error with n = {better.fraction_bits}" if better else ""
+    tolerance = f"beyond the tolerance of {verilog['tolerance_words']} LSB"
+    if telling:
+        return (
+            f"Warning: testbench.v tests almost nothing: {telling} of {error.size} expected words are "
+            f"{tolerance}, so only these tell a unit whose answer is always 0{needed}."
+        )
     return (
-        "Warning: testbench.v tests nothing: no expected word is beyond the tolerance of "
-        f"{verilog['tolerance_words']} LSB, so a unit whose answer is always 0 would pass{needed}."
+        f"Warning: testbench.v tests nothing: no expected word is {tolerance}, so a unit whose answer is "
+        f"always 0 would pass{needed}."
     )
+
+
+def _enough(error: Array) -> int:
+    """Return how many words a wrong unit must get wrong for the bench to mean something: 1 % of them."""
+    return -(-error.size // 100)
 
 
 def _tested(verilog: dict[str, Any], error: Quantised) -> str:
@@ -127,7 +140,8 @@ def _write_verilog(out: Path, signals: dict[str, Quantised], layer: int, precisi
     activity, prediction, error = (signals[name] for name in ("activity", "prediction_in", "error"))
     tolerance = _tolerance(activity, prediction, error, precision)
     numbers = activity.number, prediction.number, error.number
-    bench = write_testbench(*numbers, words=error.words.size, layer=layer, tolerance=tolerance)
+    enough = _enough(error.values)
+    bench = write_testbench(*numbers, words=error.words.size, layer=layer, tolerance=tolerance, enough=enough)
     (out / "compare_unit.v").write_text(COMPARE_UNIT)
     (out / "testbench.v").write_text(bench)
     sizes = np.abs(error.words)
@@ -142,15 +156,14 @@ def _write_verilog(out: Path, signals: dict[str, Quantised], layer: int, precisi
 def _tolerance(activity: Quantised, prediction: Quantised, error: Quantised, precision: float) -> int:
     """Return by how many least significant bits of the error a right answer may miss the expected word.
 
-    Operands are off by half a bit of their own each. The expected word is rounded, and so is the answer if an
-    operand has more fraction bits. The simulator's own e = ĥ − p and the records are rounded too.
+    Operands, the expected word and the answer are off by what rounding has really done to them, at most half
+    a bit of their own each. The simulator's own e = ĥ − p and the records are rounded too.
     """
-    step = error.number.step
-    operands = (activity.number.step + prediction.number.step) / (2 * step)
-    finest = max(activity.number.fraction_bits, prediction.number.fraction_bits)
-    rounded = 1.0 if finest > error.number.fraction_bits else 0.5
+    operands = (one.number.values(one.words) for one in (activity, prediction))
+    answer = Quantised.of("answer", np.subtract(*operands), error.number)
+    rounded = sum(one.rounding for one in (activity, prediction, error, answer))
     recorded = np.abs(activity.values) + np.abs(prediction.values)
-    return math.floor(operands + rounded + 3 * precision * float(recorded.max()) / step)
+    return math.floor((rounded + 3 * precision * float(recorded.max())) / error.number.step)
 
 
 def _hidden(model: Model, layer: int | None) -> int:
@@ -197,16 +210,17 @@ def _predicted(states: States, parameters: Parameters, model: Model, layer: int)
     """Return for each prediction sent the iteration whose activity it was formed from; None if unknown."""
     replay = Replay.predictions(model.activation[layer], parameters.weight, parameters.bias)
     sent, activity = states.arrays[f"prediction_message_{layer}"], states.arrays[f"activity_{layer}"]
+    formed = [replay(one, states.precision) for one in activity]
     found: list[int | None] = []
-    for iteration in range(len(sent)):
-        source = None
+    for iteration, message in enumerate(sent):
+        allowed = states.precision * np.abs(message) + model.channels.predictions.error(message)
+        source, smallest = None, 1.0
         for earlier in range(iteration, -1, -1):
-            value, rounding = replay(activity[earlier], states.precision)
-            if (
-                np.abs(sent[iteration] - value) <= rounding + states.precision * np.abs(sent[iteration])
-            ).all():
-                source = earlier
-                break
+            value, rounding = formed[earlier]
+            room = rounding + allowed + np.finfo(float).tiny
+            misfit = float((np.abs(message - value) / room).max(initial=0.0))
+            if misfit < smallest:
+                source, smallest = earlier, misfit
         found.append(source)
     return found
 
@@ -285,7 +299,7 @@ def _notes(
         cause = (
             "the weights change within the inference phase"
             if model.order == "incremental"
-            else "the messages at that moment were replaced before the probe kept them"
+            else _cause(model)
             if parameters.when.startswith("used")
             else "the weights before the learning phase were not recorded: record update and bias_update too"
         )
@@ -295,3 +309,16 @@ def _notes(
             which = ", ".join(str(n) for n, source in enumerate(predicted) if source is None)
             notes.append(f"The predictions of iterations {which} cannot be checked: {cause}.")
     return notes
+
+
+def _cause(model: Model) -> str:
+    """Say why no record explains a relaxation or a prediction although the weights are known."""
+    channels, causes = (
+        model.channels,
+        ["the messages at that moment were replaced before the probe kept them"],
+    )
+    if channels.faults:
+        causes.append("they were lost or never sent")
+    if channels.states.format or channels.predictions.format or channels.errors.format:
+        causes.append("a number saturated in its format")
+    return ", or ".join(causes)

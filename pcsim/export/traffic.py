@@ -36,7 +36,7 @@ DESCRIPTIONS = {
     "time": "start on the link, in hardware time units from the beginning of the training step",
     "end": "arrival, in the same units; of a lost message, when it should have come",
     "bytes": "size of the packet",
-    "events": "numbers in the packet that are not zero",
+    "events": "numbers in the packet that are not zero; with a threshold, those sent",
     "hops": "links between the cores",
     "message": "prediction or error",
     "fate": "what became of the message: arrives, delayed, reordered, copy (a second time) or lost",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -55,3 +56,6 @@ class Message:
     def arrives(self) -> bool:
         """Whether its receiver gets it."""
         return self.fate not in (Fate.LOST, Fate.UNSENT)
+
+
+Hear = Callable[[Message], None]  # is told of messages; payloads will change: copy what is to be kept

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from pcsim.errors import ConfigurationError, TraceError, refuse_unless, whole
 from pcsim.network.layer import Layer, MessageKind
 from pcsim.network.network import Network
+from pcsim.schedule.message import Message
 from pcsim.schedule.operation import Operation
 from pcsim.tracing.compression import Compression
 from pcsim.tracing.schema import Column
@@ -55,8 +56,8 @@ DESCRIPTIONS: dict[Kind, str] = {
     "activity": "activity of layer {}",
     "error": "error of layer {}",
     "prediction": "prediction of layer {} as it was when the layer compared with it",
-    "prediction_message": "last prediction that layer {} sent up",
-    "error_message": "last error that layer {} sent down",
+    "prediction_message": "last prediction of layer {} as the layer above has it",
+    "error_message": "last error of layer {} as the layer below has it",
     "weight": "weight of layer {} after the learning phase",
     "update": "change of the weight of layer {} in this training step",
     "bias": "bias of layer {} after the learning phase",
@@ -246,11 +247,11 @@ class ProbeRecorder:
             if source in written and name in self._rows:
                 self._keep(name, operation.iteration, look(unit))
 
-    def hear(self, operation: Operation, payload: npt.NDArray[Any]) -> None:
-        """Copy what the operation sends."""
-        name = f"{operation.sends}_message_{operation.layer}"
-        if self._active and name in self._rows:
-            self._keep(name, operation.iteration, payload)
+    def hear(self, message: Message) -> None:
+        """Copy what a message tells its receiver."""
+        name = f"{message.kind}_message_{message.source}"
+        if self._active and name in self._rows and message.payload is not None:
+            self._keep(name, message.iteration, message.payload)
 
     def end_step(self, units: Sequence[Layer]) -> None:
         """Write a row: what did not change in an iteration is as it was before, at first zero."""

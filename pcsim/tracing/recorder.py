@@ -12,7 +12,7 @@ import numpy as np
 from pcsim.errors import TraceError
 from pcsim.network.layer import Layer, MessageKind
 from pcsim.network.network import Network
-from pcsim.schedule.message import Fate
+from pcsim.schedule.message import Fate, Message
 from pcsim.schedule.operation import Operation
 from pcsim.schedule.program import Program, Reaction
 from pcsim.tracing.probes import Probe, ProbeRecorder
@@ -125,11 +125,16 @@ class Recorder:
             probe.begin_step(step, self._units)
 
     def listening_to(self, plan: Program | Reaction) -> Program | Reaction:
-        """Return the plan that the engine has to run so that probes of messages hear them."""
-        hearers = [probe.hear for probe in self._probes if probe.hears_messages]
-        for hear in hearers:
-            plan = tap(plan, hear)
-        return plan
+        """Return the plan that the engine has to run so that probes of messages hear them.
+
+        An engine with channels runs the plan as it is, and calls `hear` itself.
+        """
+        return tap(plan, self.hear) if any(probe.hears_messages for probe in self._probes) else plan
+
+    def hear(self, message: Message) -> None:
+        """Hand what a receiver has been told to the probes."""
+        for probe in self._probes:
+            probe.hear(message)
 
     def onlooker(self, operation: Operation) -> Callable[[Operation, Layer], None] | None:
         """Look on for the probes, if there are any."""
@@ -198,7 +203,9 @@ EVENT_FIELDS = {
     "end": Column((), "float64", "end, from the beginning of the mini-batch", "hardware time units"),
     "multiplications": Column((), "int64", "multiplications of the operation, whole mini-batch"),
     "values": Column((), "int64", "numbers in the message, zeros included"),
-    "nonzero_values": Column((), "int64", "numbers in the message that are not zero"),
+    "nonzero_values": Column(
+        (), "int64", "numbers in the message that are not zero; with a threshold, those sent"
+    ),
     "bytes": Column((), "int64", "size of the message", "B"),
 }
 
@@ -273,7 +280,9 @@ def _learning_table(writer: TraceWriter, splits: Iterable[str]) -> Table:
         "seconds": Column((), "float64", "wall-clock time since training began", "s"),
         "messages": Column((), "int64", "messages so far"),
         "values": Column((), "int64", "numbers in them, zeros included"),
-        "nonzero_values": Column((), "int64", "numbers in them that are not zero; -1 if not counted"),
+        "nonzero_values": Column(
+            (), "int64", "numbers in them that are not zero (with a threshold, those sent); -1 if not counted"
+        ),
         "multiplications": Column((), "int64", "multiplications so far"),
         "simulated_time": Column((), "float64", "simulated time so far", "hardware time units"),
     }

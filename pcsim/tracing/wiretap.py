@@ -1,19 +1,22 @@
-"""Hearing what layers send, on any engine: each operation of a plan that sends something also reports it."""
+"""Hearing what layers send, on any engine: each operation of a plan that sends something also reports it.
+
+Where nothing happens to messages on their way, that is what their receivers get. Channels tell of what they
+carry by themselves; see `pcsim.engine.observer.Listener`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from numpy.typing import NDArray
 
 from pcsim.network.layer import Layer
+from pcsim.schedule.message import Hear, Message
 from pcsim.schedule.operation import Operation, Operations
 from pcsim.schedule.orders import ReactiveOrder
 from pcsim.schedule.program import Program, Reaction
-
-Hear = Callable[[Operation, NDArray[Any]], None]
 
 
 class _Tapped:
@@ -25,8 +28,9 @@ class _Tapped:
     def __call__(self, unit: Layer) -> NDArray[Any] | None:
         payload = self.action(unit)
         # The engine says what is wrong with an operation that ought to send and does not.
-        if self.operation.sends is not None and payload is not None:
-            self._hear(self.operation, payload)
+        one = self.operation
+        if one.sends is not None and payload is not None:
+            self._hear(Message(one.sends, one.layer, one.target, one.iteration, payload))
         return payload
 
 
@@ -35,7 +39,7 @@ def tap(plan: Program | Reaction, hear: Hear) -> Program | Reaction:
 
     Args:
         plan: a program, or how layers react.
-        hear: called with each operation that sends and its payload (batch, n), which will change: copy it.
+        hear: called with each message, whose payload (batch, n) will change: copy it.
     """
     if isinstance(plan, Reaction):
         return replace(plan, order=_tapped_order(plan.order, hear))

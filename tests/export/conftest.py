@@ -8,6 +8,7 @@ import functools
 import pytest
 
 import pcsim
+from pcsim.schedule.channel import PLAIN
 
 QUANTITIES = ("activity", "error", "prediction", "message", "weight", "update", "bias", "bias_update")
 
@@ -37,6 +38,7 @@ def experiment(order="sequential", **changes):
         "epochs": 1,
         "network": {},
         "layers": None,
+        "channels": PLAIN,
     } | changes
     constants = {"activation": "tanh", "dtype": "float64", "seed": 2} | given["network"]
     if given["layers"]:
@@ -56,6 +58,7 @@ def experiment(order="sequential", **changes):
         batch=given["batch"],
         record_every=given["record_every"],
         epochs=given["epochs"],
+        channels=given["channels"],
         **others,
     )
 

@@ -8,10 +8,12 @@ import nir
 import numpy as np
 import pytest
 import torch
+from wires import wired
 
 import pcsim
 from pcsim.errors import ConfigurationError, TraceError
 from pcsim.export import Options, export
+from pcsim.schedule.channel import Dead
 
 LINEAR = {"activation": "identity", "output": "identity"}
 CONSTANTS = {
@@ -267,6 +269,50 @@ def test_messages_are_valued_events(trace_of, tmp_path):
         assert np.array_equal(grid, np.where(sent[None, :, None], expected, 0.0))
     sent_up = np.unique(data.nodes["prediction_1"].observables["prediction_message"].time)
     assert sent_up.tolist() == [0.0]  # the input's prediction is sent once
+
+
+WIRES = {
+    "formats": wired(prediction="Q4.7", error="Q0.11"),
+    "threshold": wired(0.02),
+    "threshold and format": wired(0.0, "Q4.7", "Q0.11"),
+    "dead": wired(dead=Dead(2)),
+    "dead later": wired(dead=Dead(2, step=2)),
+    "dead lines": wired(dead=Dead(1, 0.5)),
+}
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_events_are_what_was_counted(trace_of, tmp_path, wire):
+    """As many numbers as the timeline counts as sent: once there were all that the sender had formed.
+
+    Of two messages in an iteration (the second is for learning) a probe keeps what has come of both.
+    """
+    how = {"network": LINEAR, "samples": 200, "every": 1, "record_every": 1, "channels": WIRES[wire]}
+    path = trace_of("sequential", **how)
+    made, _, data = exported(path, tmp_path / "g", step=3)
+    assert any(note.startswith(("Number formats", "Thresholds", "Faults")) for note in made.notes)
+    with pcsim.open_trace(path) as trace:
+        table = trace.table("events")
+        now = (table.read("step") == 3) & (table.read("kind") == 1)
+        names, layers = table.decode("name")[now], table.read("layer")[now]
+        sent, iterations = table.read("nonzero_values")[now], table.read("iteration")[now]
+    assert len(names)
+    for layer in range(4):
+        for kind, source in (("prediction", layer), ("error", layer + 1)):
+            events = data.nodes[f"{kind}_{layer + 1}"].observables[f"{kind}_message"]
+            for iteration in range(4):
+                one = (names == kind) & (layers == source) & (iterations == iteration)
+                counted, found = sent[one], (events.time == iteration).sum()
+                assert counted[-1:].sum() <= found <= counted.sum()
+                if "threshold" not in wire:
+                    assert found == counted[-1:].sum()
+
+
+def test_first_messages_that_are_whole_are_told(trace_of, tmp_path):
+    """Where nobody knows what receivers had before, first messages are whole copies, and a note says so."""
+    path = trace_of("sequential", "fast", network=LINEAR, channels=wired(0.02))
+    assert any("are whole" in note for note in exported(path, tmp_path / "g", step=3)[0].notes)
+    assert not any("are whole" in note for note in exported(path, tmp_path / "h", step=0)[0].notes)
 
 
 def test_what_cannot_be_said_is_said_elsewhere(trace_of, tmp_path):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from wires import wired
 
 import pcsim
 from pcsim.analysis.fixed_point import FixedPoint as Suited
@@ -22,6 +23,7 @@ from pcsim.export import Options, export
 from pcsim.export.fixed_point import FixedPoint
 from pcsim.export.quantised import Quantised
 from pcsim.export.testbench import read
+from pcsim.schedule.channel import Dead
 
 ORDERS = [
     *((order, "fast") for order in ("sequential", "simultaneous", "bottom-up", "red-black", "incremental")),
@@ -128,6 +130,63 @@ def test_bounds_hold_for_every_function_and_format(trace_of, tmp_path, network, 
         assert one.bound < 60 * replay.numbers["error"].step + 3e-4 * (
             number == "Q7.40" and network == "float32"
         )
+
+
+WIRES = {
+    "formats": wired(prediction="Q4.9", error="Q0.13", state="Q3.11"),
+    "stochastic": wired(prediction="Q4.9", error="Q0.13", state="Q3.11", rounding="stochastic"),
+    "floats": wired(prediction="bfloat16", error="bfloat16", state="float16"),
+    "threshold": wired(0.002),
+    "formats, threshold": wired(0.001, "Q4.9", "Q0.13", "Q3.11"),
+    "dead below": wired(dead=Dead(1)),
+    "dead above": wired(dead=Dead(3, step=1)),
+    "loss": wired(loss=0.3),
+}
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("order", ["sequential", "simultaneous"])
+def test_words_are_what_the_layer_had(trace_of, tmp_path, wire, order):
+    """Beyond channels too the inbox is found and equations hold; nothing was once checked, and held."""
+    how = {"network": {"dtype": "float32"}, "probe_dtype": "float32", "channels": WIRES[wire]}
+    made, replay = bench(trace_of(order, "event", **how), tmp_path / "b", 2, "Q7.24")
+    found = verdicts(replay)
+    assert [one["known"] for one in replay.manifest["relaxations"]] == [True] * 3, made.notes
+    assert all(one.holds for one in found.values()), found
+    assert found["relax"].checked == 3 * 2 * 5
+
+
+def test_nothing_checked_does_not_hold(trace_of, tmp_path):
+    """An equation of which no word could be checked is not one that holds."""
+    record = ("activity", "error", "prediction", "message", "weight", "bias")
+    _, replay = bench(trace_of("sequential", "fast", record=record, rate=0.5), tmp_path / "b", 3, step=3)
+    assert verdicts(replay)["relax"].checked == 0
+    assert not verdicts(replay)["relax"].holds
+
+
+def test_exact_words_have_no_tolerance(trace_of, tmp_path, verilog):
+    """Words of a run in the bench's own formats are exact: half a bit of a coarse operand passed for 16."""
+    how = {"network": {"dtype": "float32"}, "probe_dtype": "float32"}
+    path = trace_of("sequential", channels=wired(prediction="Q4.7", error="Q0.15", state="Q3.11"), **how)
+    given = ("Q3.11", "error=Q3.15", "prediction=Q4.7")
+    _, replay = bench(path, tmp_path / "b", 2, given)
+    assert replay.manifest["signals"]["error"]["snr_db"] is None
+    assert replay.manifest["verilog"]["tolerance_words"] == 0
+    assert verilog(tmp_path / "b").endswith("0 within rounding, 0 mismatches\nPASS\n")
+
+
+def test_a_bench_of_few_words_does_not_pass(trace_of, tmp_path, verilog):
+    """One word beyond the tolerance in hundreds let a unit pass whose answer is a constant."""
+    path = trace_of("sequential", samples=200)
+    given = ("activity=Q3.7", "prediction=Q3.8", "error=Q3.20")  # off by up to 2⁻⁸ + 2⁻⁹, nearly all errors
+    made, replay = bench(path, tmp_path / "b", 2, given)
+    telling = replay.manifest["verilog"]["words_beyond_tolerance"]
+    assert 0 < telling < 40
+    assert any(
+        note.startswith(f"Warning: testbench.v tests almost nothing: {telling} of 4000 ")
+        for note in made.notes
+    )
+    assert "\nALMOST NOTHING TESTED: " in verilog(tmp_path / "b")
 
 
 def test_a_wrong_word_is_found(trace_of, tmp_path):

@@ -6,9 +6,11 @@ import json
 import re
 import sys
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from wires import wired
 
 import pcsim
 from pcsim.config import load_model
@@ -231,3 +233,17 @@ def test_a_mapping_of_another_network(trace_of, tmp_path):
         export(
             trace_of("sequential", record=()), "traffic", tmp_path / "t", Options(mapping=tmp_path / "m.json")
         )
+
+
+def test_thresholds_change_what_is_counted(trace_of, tmp_path):
+    """With a threshold the number of events is of entries sent, zeros among them: every export says so."""
+    path = trace_of("sequential", channels=wired(0.02))
+    words = "not zero; with a threshold, those sent"
+    with h5py.File(path) as file:
+        assert words in file["events/nonzero_values"].attrs["long_name"]
+    export(path, "traffic", tmp_path / "t")
+    assert words in json.loads((tmp_path / "t/manifest.json").read_text())["columns"]["events"]
+    export(path, "perfetto", tmp_path / "p.json")
+    assert words in json.loads((tmp_path / "p.json").read_text())["otherData"]["nonzero_values"]
+    made = export(path, "sanafe", tmp_path / "s")
+    assert any("or, with a threshold, that was sent" in note for note in made.notes)

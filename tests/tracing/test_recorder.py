@@ -6,6 +6,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from wires import wired
 
 import pcsim
 from pcsim.engine.event import EventEngine
@@ -13,6 +14,7 @@ from pcsim.engine.fast import FastEngine
 from pcsim.engine.observer import Statistics
 from pcsim.errors import ConfigurationError, TraceError
 from pcsim.network.layer import MessageKind
+from pcsim.schedule.channel import Dead
 from pcsim.schedule.orders import asynchronous, simultaneous
 from pcsim.tracing.probes import Quantity
 from pcsim.tracing.recorder import Recorder
@@ -171,6 +173,66 @@ def test_both_engines_record_the_same_messages(tmp_path, order):
     assert len(read[0]) == 1 + 4 + 3 + 3 + 3 + 3 + 4 * 3 + 1  # the step, …, the target
     for name, array in read[0].items():
         assert np.array_equal(array, read[1][name]), name
+
+
+WIRES = {
+    "formats": wired(None, "Q4.7", "Q0.11"),
+    "threshold": wired(0.02),
+    "formats, threshold, loss": wired(0.01, "Q4.7", "Q0.11", loss=0.3),
+    "dead later": wired(dead=Dead(2, step=3)),
+    "dead lines": wired(None, "Q4.7", "Q0.11", dead=Dead(1, 0.5)),
+}
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_messages_are_what_receivers_have(tmp_path, wire):
+    """Beyond channels a message is what has come of it: the probe once kept what nobody was ever sent."""
+    read, probes = [], (pcsim.Probe("all", get_args(Quantity), samples=32, every=1, dtype="float64"),)
+    for engine in ("fast", "event"):
+        given = experiment(pcsim.Schedule("sequential", 3, 0.2), channels=WIRES[wire], probes=probes)
+        path = tmp_path / f"{engine}.h5"
+        pcsim.run(given, engine=engine, kernels=pcsim.make_kernels("reference"), trace=path)
+        with pcsim.open_trace(path) as trace:
+            table = trace.table("probes/all")
+            read.append({name: table.read(name) for name in table.columns})
+    assert all(np.array_equal(array, read[1][name]) for name, array in read[0].items())
+    told, rounded = read[0], "formats" in wire or wire == "dead lines"
+    for layer in (1, 2, 3):
+        # The last comparison of a training step is with the last prediction.
+        message = told[f"prediction_message_{layer - 1}"]
+        assert np.array_equal(told[f"prediction_{layer}"][:, -1], message[:, -1])
+        if rounded:
+            assert not np.remainder(message * 2**7, 1).any()
+            assert not np.remainder(told[f"error_message_{layer}"] * 2**11, 1).any()
+    if wire == "dead later":
+        assert np.ptp(told["error_message_2"][:3], axis=(0, 1)).any()
+        assert (told["error_message_2"][3:, -1] == told["error_message_2"][2, -1]).all()
+    if wire == "dead lines":
+        assert (~told["error_message_1"].any(axis=(0, 1, 2))).sum() >= 4  # round(0.5 * 9)
+
+
+@pytest.mark.parametrize("order", ["sequential", "asynchronous"])
+def test_messages_of_an_event_engine_are_its_inboxes(tmp_path, order):
+    """Held back, doubled or dead: what was recorded last is what lies in the inboxes at the end."""
+    mishaps = {"loss": 0.2, "duplication": 0.2, "delay": 0.2, "delay_time": 3.0}
+    network = pcsim.Network.dense([5, 4, 3, 6, 2], activation="tanh", dtype="float64", seed=1)
+    plan = pcsim.Schedule(order, 3, 0.2).plan(network)
+    units, statistics = network.layers(2, pcsim.SGD(0.1)), Statistics(3, network.top)
+    rng = np.random.default_rng(3)
+    with TraceWriter(tmp_path / "t.h5", {}) as writer:
+        probe = pcsim.Probe("m", ("message",), samples=2, every=1, dtype="float64")
+        recorder = Recorder(writer, network, units, statistics, 3, [probe])
+        how = {"channels": wired(0.05, **mishaps)}
+        runner = EventEngine(plan, units, pcsim.unit(), 2, [statistics, recorder], **how)
+        for _ in range(5):
+            runner.step(rng.normal(size=(2, 5)), np.eye(2))
+    with pcsim.open_trace(tmp_path / "t.h5") as trace:
+        table = trace.table("probes/m")
+        for layer in range(4):
+            above = units[layer + 1].inbox[MessageKind.PREDICTION]
+            assert np.array_equal(table.read(f"prediction_message_{layer}")[-1, -1], above)
+            below = units[layer].inbox[MessageKind.ERROR]
+            assert np.array_equal(table.read(f"error_message_{layer + 1}")[-1, -1], below)
 
 
 def test_listening_changes_nothing(tmp_path):
