@@ -75,6 +75,7 @@ def test_misspelt_constants_beside_a_torch_module():
         (lambda: experiment(storage="gzip"), ConfigurationError, "storage = 'gzip': expected a pcsim"),
         (lambda: experiment(channels="x"), ConfigurationError, "channels = 'x': expected a pcsim"),
         (lambda: experiment(shuffle="no"), ConfigurationError, "shuffle = 'no': expected True or False"),
+        (lambda: DATA.inputs([0], "float32", "validation"), DataError, "six: no validation samples: known"),
         (lambda: pcsim.MQ("1e-3"), ConfigurationError, "learning.rate = '1e-3': expected a value above 0"),
         (lambda: pcsim.Adam(1e-3, beta1="0.9"), ConfigurationError, "learning.beta1 = '0.9'"),
         (lambda: pcsim.SGD(True), ConfigurationError, "learning.rate = True"),
@@ -182,3 +183,15 @@ def test_objects_are_shown_in_a_line():
     assert repr(NETWORK) == "Network(3, 4, 2; relu, softmax; float32)"
     assert repr(convolutional) == "Network(3x8x8, 4x4x4, 10; tanh, softmax; float64)"
     assert repr(NETWORK.layers(5)[1]) == "Layer(index=1, size=4, batch=5)"
+    assert repr(DATA) == "Dataset(six; 6 train, 6 test; 3 features, 2 outputs)"
+    assert repr(program()) == f"Program({len(program().operations)} operations, T = 3; {NETWORK!r})"
+    assert repr(experiment()) == (
+        f"Experiment(experiment; {NETWORK!r}, {DATA!r}, {RULE!r}, {pcsim.Schedule()!r}; batch 2, 1 epochs)"
+    )
+
+
+def test_networks_are_compared_as_objects():
+    """Arrays have no truth value: == and `in` ended in NumPy's error."""
+    assert NETWORK == NETWORK
+    assert NETWORK.copy() != NETWORK
+    assert NETWORK in {NETWORK}

@@ -84,6 +84,13 @@ class Experiment:
     name: str = "experiment"
     configuration: Mapping[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """Say who learns what and how, but no arrays."""
+        told = self.network, self.dataset, self.rule, self.schedule
+        return (
+            f"Experiment({self.name}; {', '.join(map(repr, told))}; batch {self.batch}, {self.epochs} epochs)"
+        )
+
     def __post_init__(self) -> None:
         check_kind("network", self.network, Network)
         check_kind("dataset", self.dataset, Dataset)

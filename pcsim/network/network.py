@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 LearnerFactory = Callable[[Array, Array], Learner]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Network:
     """A predictive coding network; its parameters change in place when it learns.
 

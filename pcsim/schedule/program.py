@@ -176,6 +176,10 @@ class Program:
     operations: tuple[Operation, ...]
     iterations: int
 
+    def __repr__(self) -> str:
+        """Say how long the list is; `program.operations` is the list."""
+        return f"Program({len(self.operations)} operations, T = {self.iterations}; {self.network!r})"
+
     @classmethod
     def build(cls, network: Network, schedule: Schedule, channels: Channels = PLAIN) -> Program:
         """Write the schedule out for a network.

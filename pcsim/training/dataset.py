@@ -77,6 +77,11 @@ class Dataset:
                         "from targets.astype(np.int64); classes = 0 learns values"
                     )
 
+    def __repr__(self) -> str:
+        """Say how many samples of what, but show none."""
+        sets = ", ".join(f"{len(inputs)} {name}" for name, (inputs, _) in self.splits.items())
+        return f"Dataset({self.name}; {sets}; {self.features} features, {self.outputs} outputs)"
+
     @property
     def features(self) -> int:
         """Size that the input layer needs."""
@@ -120,7 +125,7 @@ class Dataset:
 
     def inputs(self, rows: Rows, dtype: DTypeLike, split: Split = "train") -> Array:
         """Scaled inputs (len(rows), features) of the given rows."""
-        return np.multiply(self.splits[split][0][rows], self.scale, dtype=dtype, casting="same_kind")
+        return np.multiply(self._part(split)[0][rows], self.scale, dtype=dtype, casting="same_kind")
 
     def targets(self, rows: Rows, dtype: DTypeLike, split: Split = "train") -> Array:
         """Targets (len(rows), outputs): one-hot classes, values, or x * 0.99 + 0.005 for an autoencoder."""
@@ -130,12 +135,22 @@ class Dataset:
             images *= 0.99
             images += 0.005
             return images
-        source = self.splits[split][1][rows]
+        source = self._part(split)[1][rows]
         if not self.classes:
             return source.astype(dtype)
         hot = np.zeros((len(rows), self.classes), dtype)
         hot[np.arange(len(rows)), source] = 1
         return hot
+
+    def _part(self, split: Split) -> tuple[Array, Array]:
+        """Return the samples of a set that there is.
+
+        Raises:
+            DataError: there is none of that name.
+        """
+        if split not in self.splits:
+            raise DataError(f"{self.name}: no {split} samples: known: {', '.join(self.splits)}")
+        return self.splits[split]
 
     @classmethod
     def from_torch(
