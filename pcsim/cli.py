@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Annotated, Any, Never
 
@@ -79,15 +80,23 @@ app.add_typer(theory.app, name="theory")
 
 def main() -> None:
     """Run the command line; whatever was wrong with the input becomes one line and exit code 2."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a table with question marks, where letters are missing
     try:
         # Not standalone: Typer raises what it would draw a frame around.
-        sys.exit(app(prog_name="pcsim", standalone_mode=False))
+        code = app(prog_name="pcsim", standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(code)
     except typer.TyperException as error:
         _refuse(_usage(error))
     except PcsimError as error:
         _refuse(str(error))
     except MemoryError as error:
         _refuse(f"not enough memory ({error}): expected a smaller network or batch")
+    except BrokenPipeError:  # whoever reads has seen enough
+        raise
+    except OSError as error:
+        _refuse(f"{error.filename or 'output'}: {error.strerror}")
 
 
 def _refuse(message: str) -> Never:

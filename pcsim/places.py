@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from pcsim.errors import ConfigurationError
@@ -35,6 +36,18 @@ def check_new_folder(path: Path, overwrite: bool) -> None:
         ConfigurationError: something else has the name, or a folder that is not to be overwritten.
     """
     _check(path, overwrite, "a folder")
+
+
+def at_home(path: str | os.PathLike[str]) -> Path:
+    """Return a path with ~ as the user's home.
+
+    Raises:
+        ConfigurationError: the user has none, as in some containers.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ConfigurationError(f"{path}: this user has no home: expected a path without ~") from error
 
 
 def taken(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -340,3 +341,40 @@ def test_machine(tmp_path):
     assert str(told["best_threads"]) in told["threads"]
     assert "numpy" in pcsim("info", "--machine", cwd=tmp_path).stdout
     refused("info", cwd=tmp_path, saying=["either a trace, a model file or --machine"])
+
+
+def test_an_interrupt_before_a_command_has_begun(monkeypatch, capsys):
+    """While Python loads and Typer reads signatures Ctrl-C gave a traceback."""
+    from pcsim import __main__, cli
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "main", interrupted)
+    with pytest.raises(SystemExit) as left:
+        __main__.main()
+    assert (left.value.code, capsys.readouterr().err) == (130, "interrupted\n")
+
+
+def module(*arguments, **changes):
+    """Run `python -m pcsim` in a process of its own."""
+    command = [sys.executable, "-m", "pcsim", *arguments]
+    return subprocess.run(command, capture_output=True, check=False, env=os.environ | changes)
+
+
+def test_terminals_that_know_fewer_letters():
+    """A run ended with UnicodeEncodeError in place of its table, after hours of training."""
+    done = module("energy", "digits", "--hardware", "loihi2018", PYTHONIOENCODING="ascii", COLUMNS="100")
+    assert done.returncode == 0, done.stderr
+    assert b"?" in done.stdout
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_output_that_cannot_be_written():
+    """One line, whatever was to be printed."""
+    command = [sys.executable, "-m", "pcsim", "info", "digits", "--json"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: output: No space left on device")
+    assert "Traceback" not in done.stderr

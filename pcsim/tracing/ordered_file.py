@@ -111,7 +111,8 @@ class OrderedFile:
 
         Raises:
             FileExistsError: another file has got the name meanwhile; this one appears nowhere.
-            OSError: now or earlier a write failed; the file keeps its last readable state.
+            OSError: now or earlier a write failed, or the file has lost its name to another one; it keeps its
+                last readable state.
         """
         self._resize(grow=True)
         for offset in sorted(self._held, key=lambda offset: _rank(self._held[offset])):
@@ -124,6 +125,19 @@ class OrderedFile:
         if self._temporary is not None:
             hidden_file.appear(self._temporary, self._descriptor, self.path, replace=self._replace)
             self._temporary = None
+        elif not self._has_its_name():
+            self.failure = OSError(errno.ESTALE, "somebody else has replaced or removed it")
+            raise self.failure
+
+    def _has_its_name(self) -> bool:
+        """Return whether whoever opens the path finds this file; only if that can be looked up."""
+        try:
+            own, named = os.fstat(self._descriptor), os.stat(self.path)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return os.path.samestat(own, named)
 
     def close(self) -> None:
         """Release the file; what was not committed is lost."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from pcsim.errors import ConfigurationError, DataError, nearest
+from pcsim.places import at_home
 from pcsim.training.dataset import Array, Dataset, Rows, Split, Target
 from pcsim.training.datasets.digits import read_digits
 from pcsim.training.datasets.npz import check_npz, read_npz
@@ -131,7 +131,7 @@ def check_place(
     if name in KNOWN:
         KNOWN[name].locate(path, data_root(directory))
     elif name == "npz" and path is not None:
-        check_npz(Path(path).expanduser())
+        check_npz(at_home(path))
 
 
 def hold_out(dataset: Dataset, fraction: float, seed: int) -> Dataset:
@@ -181,4 +181,4 @@ def _load(
         raise ConfigurationError(f"data set '{name}': {nearest(name, NAMES)}")
     if path is None:
         raise ConfigurationError("data set 'npz' without a path: expected the .npz file; set data.path")
-    return read_npz(Path(path).expanduser())
+    return read_npz(at_home(path))

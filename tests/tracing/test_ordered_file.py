@@ -56,3 +56,21 @@ def test_a_full_disk_is_no_reason_to_copy_again(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         OrderedFile(tmp_path / "b.h5", start_from=tmp_path / "a.h5")
     assert [one.name for one in tmp_path.iterdir()] == ["a.h5"]
+
+
+@pytest.mark.parametrize("taken", [True, False], ids=["replaced", "removed"])
+def test_a_file_that_has_lost_its_name(tmp_path, taken):
+    """A run whose trace somebody else had replaced with --force went on and reported success."""
+    path = tmp_path / "t.h5"
+    ours = OrderedFile(path)
+    ours.write(b"ours")
+    ours.commit()
+    ours.commit()
+    path.unlink()
+    if taken:
+        path.write_bytes(b"theirs")
+    ours.write(b"more")
+    with pytest.raises(OSError, match="somebody else has replaced or removed it"):
+        ours.commit()
+    ours.close()
+    assert not taken or path.read_bytes() == b"theirs"

@@ -8,6 +8,7 @@ import shutil
 import struct
 import tracemalloc
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from pcsim.errors import ConfigurationError, DataError, ShapeError
 from pcsim.network.network import Network
 from pcsim.training.data import DEBIAN_FOLDER, Dataset, batches, check_place, epoch_rows, load_dataset
 from pcsim.training.datasets.idx import read_idx
-from pcsim.training.datasets.registry import KNOWN
+from pcsim.training.datasets.registry import KNOWN, data_root
 from pcsim.training.loop import check_fit
 
 RNG = np.random.default_rng
@@ -595,3 +596,18 @@ def test_larger_than_the_memory(tmp_path, monkeypatch):
     assert "expected less than this machine's 100" in refused(
         lambda: load_dataset("npz", path=tmp_path / "a.npz")
     )
+
+
+def test_users_without_a_home(monkeypatch):
+    """A number that no user has, as containers like to run under: data lie elsewhere, and ~ is named."""
+
+    def homeless(*_):
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("home", "expanduser"):
+        monkeypatch.setattr(Path, name, homeless)
+    for name in ("PCSIM_DATA", "PCSIM_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    assert data_root().name == "data"
+    with pytest.raises(ConfigurationError, match=r"~/set\.npz: this user has no home"):
+        load_dataset("npz", path="~/set.npz")

@@ -161,10 +161,17 @@ def _launch(world: int, timeout: float, workers: list[subprocess.Popen[bytes]]) 
     """Start workers on this machine and meet them there, on addresses that no other machine reaches."""
     limit = timedelta(seconds=timeout)
     make = dist.TCPStore  # type: ignore[attr-defined]
-    store = make("127.0.0.1", 0, world, is_master=True, wait_for_workers=False, timeout=limit)
+    # Debian's torch has no libuv, and nothing here needs it: few processes meet, once.
+    how = {"is_master": True, "wait_for_workers": False, "use_libuv": False}
+    store = make("127.0.0.1", 0, world, timeout=limit, **how)
     here = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
     os.environ.update(here | dict(os.environ))
-    told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "WORLD_SIZE": str(world)}
+    told = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+        "WORLD_SIZE": str(world),
+        "USE_LIBUV": "0",
+    }
     paths = os.pathsep.join(path for path in sys.path if path)  # modules with a user's own orders
     ours = {"PYTHONPATH": paths, "PCSIM_TIMEOUT": str(timeout), "PCSIM_PARENT": str(os.getpid())}
     environment = dict(os.environ) | told | ours

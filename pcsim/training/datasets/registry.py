@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pcsim.errors import ConfigurationError, DataError, nearest
-from pcsim.places import from_here
+from pcsim.kernels.cache import cache_folder
+from pcsim.places import at_home, from_here
 from pcsim.training.dataset import Dataset, Shape
 from pcsim.training.datasets.cifar10 import read_cifar10
 from pcsim.training.datasets.mnist import read_fashion_mnist, read_mnist
@@ -75,7 +76,7 @@ class KnownSet:
     def places(self, path: str | os.PathLike[str] | None, root: Path) -> list[Path]:
         """Where to look: only at the path, if there is one; else in root/NAME, then in the package's."""
         if path is not None:
-            return [Path(path).expanduser()]
+            return [at_home(path)]
         return [root / self.name, *([self.package_folder] if self.package_folder else [])]
 
     def find(self, path: str | os.PathLike[str] | None, root: Path) -> Path | None:
@@ -233,5 +234,10 @@ def known_set(name: str) -> KnownSet:
 
 def data_root(directory: str | os.PathLike[str] | None = None) -> Path:
     """The folder with a folder for each set: the given one, else $PCSIM_DATA, else ~/.cache/pcsim/data."""
-    given = directory or os.environ.get("PCSIM_DATA") or Path("~/.cache/pcsim/data")
-    return Path(given).expanduser()
+    given = directory or os.environ.get("PCSIM_DATA")
+    if given:
+        return at_home(given)
+    try:
+        return Path.home() / ".cache" / "pcsim" / "data"
+    except RuntimeError:  # this user has none
+        return cache_folder() / "data"
