@@ -12,7 +12,8 @@ from operator import is_
 
 from pcsim.engine.observer import Observer, RepeatableObserver
 from pcsim.kernels import Array, RecordingKernels
-from pcsim.network.layer import Layer, takes_one_step
+from pcsim.network.layer import Layer
+from pcsim.network.learner import takes_one_step
 from pcsim.schedule.operation import Relax
 from pcsim.schedule.program import Program
 

@@ -9,7 +9,7 @@ from pcsim.learning.adam import Adam
 from pcsim.learning.mq import MQ
 from pcsim.learning.nlms import NLMS
 from pcsim.learning.sgd import SGD
-from pcsim.network.layer import Learner
+from pcsim.network.learner import Learner
 
 
 class LearningRule(Protocol):

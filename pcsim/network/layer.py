@@ -25,6 +25,7 @@ from pcsim.kernels import (
     Synapses,
 )
 from pcsim.network.connection import Connection, as_matrix
+from pcsim.network.learner import Learner, takes_one_step
 
 
 class MessageKind(StrEnum):
@@ -34,42 +35,6 @@ class MessageKind(StrEnum):
     """p_{l+1}, sent up by layer l; shape (batch, n_{l+1})."""
     ERROR = "error"
     """e_l, sent down by layer l; shape (batch, n_l)."""
-
-
-class Learner(Protocol):
-    """A learning rule at one connection, with its state; the rules are in `pcsim.learning`."""
-
-    def learn(
-        self,
-        kernels: LearningSteps,
-        weight: Array,
-        bias: Array,
-        error_above: Array,
-        activity: Array,
-        activation: ActivationName,
-    ) -> float:
-        """Update weight and bias in place from what the layer holds; return the mean |Δ| over both."""
-        ...
-
-    def state(self) -> dict[str, Array]:
-        """Return the arrays that the rule carries from update to update, by name."""
-        ...
-
-    def place(self, kernels: Kernels, synapses: Synapses) -> None:
-        """Move these arrays to where the kernels work; called once, before the first update.
-
-        Those in the shape of the weight go where `synapses.place` takes the weight.
-        """
-        ...
-
-
-def takes_one_step(learner: object) -> bool:
-    """Return whether a learner makes one of the kernels' steps an update, with constants, and nothing else.
-
-    Then the step may be put off, done part by part, or recorded. A class says so by `one_step`; one that
-    inherits from it has to say so again.
-    """
-    return bool(vars(type(learner)).get("one_step", False))
 
 
 @runtime_checkable

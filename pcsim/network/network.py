@@ -27,7 +27,8 @@ from pcsim.network.constants import (
     name_of,
     per_layer,
 )
-from pcsim.network.layer import Layer, LayerTraits, Learner
+from pcsim.network.layer import Layer, LayerTraits
+from pcsim.network.learner import Learner
 from pcsim.network.predictor import Predictor
 
 if TYPE_CHECKING:

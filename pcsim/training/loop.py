@@ -14,7 +14,8 @@ import numpy as np
 from pcsim.engine.observer import Statistics
 from pcsim.errors import DataError, NonFiniteError, ShapeError
 from pcsim.kernels import Array, Kernels, reference
-from pcsim.network.layer import Layer, takes_one_step
+from pcsim.network.layer import Layer
+from pcsim.network.learner import takes_one_step
 from pcsim.network.network import Network
 from pcsim.training.data import Dataset, Split, batches, check_batch
 

@@ -13,7 +13,7 @@ from pcsim.errors import ShapeError
 from pcsim.kernels import reference
 from pcsim.kernels.cpu import CpuKernels
 from pcsim.learning.sgd import SGDLearner
-from pcsim.network.layer import takes_one_step
+from pcsim.network.learner import takes_one_step
 
 DENSE, CONVOLUTIONAL = [64, 24, 10], ["1x8x8", "conv 4 3x3/1 max 2", "dense 10"]
 

@@ -17,7 +17,7 @@ from pcsim.errors import ConfigurationError
 from pcsim.kernels import ActivationName, Array, Kernels, LearningSteps, Synapses, reference
 from pcsim.kernels.steps import AddingSteps
 from pcsim.learning import LearningRule
-from pcsim.network.layer import Learner
+from pcsim.network.learner import Learner
 
 ONE_SAMPLE = "replicas with nlms: expected another rule, nlms takes one sample at a time"
 

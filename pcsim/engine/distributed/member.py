@@ -16,7 +16,8 @@ from pcsim.engine.distributed.wire import Inlet, Lane, Outlet, Wire
 from pcsim.engine.state import learnt, relearn
 from pcsim.kernels import Array
 from pcsim.kernels.backends import make_kernels
-from pcsim.network.layer import Layer, Learner, MessageKind
+from pcsim.network.layer import Layer, MessageKind
+from pcsim.network.learner import Learner
 from pcsim.schedule.operation import Operation, Place
 
 Seen = dict[int, dict[str, Array]]  # by operation: what it has left behind and sent

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pcsim.errors import ConfigurationError, refuse_unless
 from pcsim.kernels import Array
 from pcsim.network.connection import Connection
-from pcsim.network.layer import LayerTraits, Learner, MessageKind
+from pcsim.network.layer import LayerTraits, MessageKind
+from pcsim.network.learner import Learner
 from pcsim.network.network import Network
 from pcsim.schedule.operation import Operation, Place
 from pcsim.schedule.program import Program
