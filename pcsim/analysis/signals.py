@@ -51,7 +51,9 @@ def dynamic_range(trace: TraceLike, *, snr: float = 40.0, progress: Progress | N
     """
     FixedPoint.suited(-1, 1, 1, snr)  # refuses a bad ratio before anything is read
     with opened(trace) as reader:
-        found = [one for one in signals(reader) if one.dtype.kind == "f" and one.shape[0]]
+        # Targets are kept for the angles to backprop: no machine has them in a format.
+        recorded = (one for one in signals(reader) if one.kind != "target")
+        found = [one for one in recorded if one.dtype.kind == "f" and one.shape[0]]
         if not found:
             raise missing_probe(reader, "recorded arrays", "activity", "error")
         statistics = [RangeStatistics() for _ in found]

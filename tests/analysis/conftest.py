@@ -1,6 +1,5 @@
 """Traces of real runs of every order and engine, of a killed run, and files that are no traces of ours."""
 
-import json
 import signal
 import subprocess
 import sys
@@ -213,7 +212,7 @@ def signal_trace(tmp_path):
             coordinates |= {"iteration": values.shape[1], "sample": values.shape[2]}
             coordinates[f"neuron_{layer}"] = values.shape[3]
         network = {"activation": ["identity", "relu", "relu"], "output": [None, None, "softmax"]}
-        with TraceWriter(tmp_path / name, {"experiment": json.dumps({"network": network})}) as writer:
+        with TraceWriter(tmp_path / name, {"experiment": {"network": network}}) as writer:
             table = writer.table("probes/hand", "step", described, coordinates)
             table.extend(step=np.arange(len(next(iter(arrays.values())))), **arrays)
         return tmp_path / name

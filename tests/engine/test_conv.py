@@ -200,9 +200,8 @@ def test_no_prediction_is_kept_for_a_memory_that_nobody_reads():
         yield from ops.forward_sweep()
         yield ops.relax(1, 1)
         yield ops.predict(1, 1)
-        yield replace(
-            ops.clamp(1, 1), reads=frozenset({Place(1, "inbox.prediction")}), action=lambda unit: None
-        )
+        reads = frozenset({Place(1, "inbox.prediction")})
+        yield replace(ops.relax(1, 1), name="look", reads=reads, action=lambda unit: None)
         yield ops.predict(1, 1)
         yield from ops.settle(1)
         yield from ops.learning_phase()

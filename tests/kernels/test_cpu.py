@@ -43,9 +43,9 @@ def draw(rng, dtype, *shapes):
     return arrays if len(arrays) > 1 else arrays[0]
 
 
-def close(ours, expected, dtype):
-    """Check that two arrays agree relative to the largest number in them."""
-    scale = max(float(np.abs(expected).max()), 1e-30)
+def close(ours, expected, dtype, scale=1e-30):
+    """Check that two arrays agree relative to the largest number in them, or that their sums are made of."""
+    scale = max(float(np.abs(expected).max()), scale)
     assert np.abs(np.asarray(ours) - expected).max() <= TOLERANCE[dtype] * scale
     assert np.asarray(ours).dtype == np.asarray(expected).dtype
 
@@ -187,8 +187,9 @@ def test_own_products_at_every_edge(batch, inputs, outputs, first, wide):
     first = min(first, inputs - 1)
     one.predict(rates, weight, bias, up)
     one.feedback(error, weight, down[first:], first)
-    close(up, weight @ rates + bias[:, np.newaxis], dtype)
-    close(down[first:], (weight.T @ error)[first:], dtype)
+    terms = [float((abs(one) @ abs(other)).max()) for one, other in ((weight, rates), (weight.T, error))]
+    close(up, weight @ rates + bias[:, np.newaxis], dtype, terms[0])
+    close(down[first:], (weight.T @ error)[first:], dtype, terms[1])
     expected = weight + error @ rates.T
     one.update(error, one.arrange(rates), weight, 1.0)
     close(weight, expected, dtype)
