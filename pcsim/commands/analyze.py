@@ -63,6 +63,7 @@ def analyze(
     from pcsim.report.files import refuse_place
     from pcsim.terminal import ProgressBar
     from pcsim.tracing.reader import open_trace
+    from pcsim.tracing.settings import said_not_sent
 
     if only and Section.RANGE not in only:
         refuse_given(context, ("snr", "verify"), "acts on the range: expected --only range as well")
@@ -74,13 +75,16 @@ def analyze(
         found, missing = _analyses(reader, only, snr, progress)
         if verify and Section.RANGE in found:
             found[Section.RANGE] = quantised_snr(reader, found[Section.RANGE], progress=progress)
+        caution = said_not_sent(reader.attributes) if {Section.SPARSITY, Section.RANGE} & set(found) else None
     if out is not None:
         _write(found, out)
     if as_json:
         sections: dict[str, Any] = {name: plain(_without_steps(one)) for name, one in found.items()}
-        print_json({"trace": str(trace), "sections": sections, "not_recorded": missing})
+        print_json({"trace": str(trace), "sections": sections, "not_recorded": missing, "caution": caution})
     else:
         _show(found, missing)
+        if caution:
+            typer.echo(caution)
         if out is not None:
             typer.echo(f"datasets: {out}")
 

@@ -10,6 +10,7 @@ import numpy as np
 from pcsim.errors import CheckpointError
 from pcsim.kernels import Array
 from pcsim.network.layer import Layer
+from pcsim.network.learner import state_of
 
 Facts = dict[str, Any]  # fit for JSON
 
@@ -47,5 +48,5 @@ def _named(layers: Sequence[Layer]) -> Iterator[tuple[str, Array]]:
         yield f"weight_{index}", layer.weight
         yield f"bias_{index}", layer.bias
         if layer.learner is not None:
-            for name, array in layer.learner.state().items():
+            for name, array in state_of(layer.learner).items():
                 yield f"{name}_{index}", array

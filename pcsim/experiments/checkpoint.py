@@ -50,7 +50,7 @@ class Checkpoint:
         from safetensors.numpy import save
 
         # safetensors takes no view of another order than C's: it would store other numbers.
-        arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
+        arrays = {name: np.asarray(array, order="C") for name, array in self.arrays.items()}
         kept = {"version": VERSION, "experiment": self.experiment, "facts": self.facts}
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -31,6 +31,7 @@ from pcsim.export.options import Options, Outcome, Progress
 from pcsim.export.recorded import Array, Model, Parameters, Recording
 from pcsim.export.unrolled import unrolled
 from pcsim.tracing.reader import TraceReader
+from pcsim.tracing.settings import said_not_sent
 
 if TYPE_CHECKING:
     import nir
@@ -77,6 +78,7 @@ def write(trace: TraceReader, out: Path, options: Options, progress: Progress) -
     ]
     tangents = _tangents(recording, parameters, step, options.linearise is not None)
     notes = [*_unsaid(model, maps, trace, step, parameters[0].when, options), *model.channels.notes()]
+    notes += [caution] if (caution := said_not_sent(trace.attributes)) else []
     metadata = {
         "made_by": "pcsim export",
         "unsaid": json.dumps(notes),

@@ -21,6 +21,7 @@ from pcsim.export.recorded import Array, Model, Parameters, Recording, States
 from pcsim.export.replay import Replay, Verdict, read
 from pcsim.export.verilog import COMPARE_UNIT, write_testbench
 from pcsim.tracing.reader import TraceReader
+from pcsim.tracing.settings import said_not_sent
 
 __all__ = ["Replay", "Verdict", "read", "write"]
 
@@ -72,6 +73,7 @@ def write(trace: TraceReader, out: Path, options: Options, progress: Progress) -
     if verilog["words_beyond_tolerance"] < _enough(arrays["error"]):
         notes.append(_tests_nothing(verilog, arrays["error"]))
     notes += _notes(inboxes, predicted, parameters, model)
+    notes += [caution] if (caution := said_not_sent(trace.attributes)) else []
     manifest = {
         "layer": layer,
         "step": step,

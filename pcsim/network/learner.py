@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import numpy as np
+
+from pcsim.errors import ConfigurationError
 from pcsim.kernels import ActivationName, Array, Kernels, LearningSteps, Synapses
 
 
@@ -32,6 +35,24 @@ class Learner(Protocol):
         Those in the shape of the weight go where `synapses.place` takes the weight.
         """
         ...
+
+
+def state_of(learner: Learner) -> dict[str, Array]:
+    """Return the arrays that a learner carries, which are written to where a run resumes.
+
+    Raises:
+        ConfigurationError: it gives other arrays each time, so that what is put back would be lost.
+    """
+    first, second = learner.state(), learner.state()
+    for name, array in first.items():
+        other = second.get(name)
+        both = isinstance(array, np.ndarray) and isinstance(other, np.ndarray)
+        if other is not array and not (both and np.may_share_memory(array, other)):
+            raise ConfigurationError(
+                f"learning rule {type(learner).__name__}: state() gives another array '{name}' each time: "
+                "expected the one that learn changes in place"
+            )
+    return first
 
 
 def takes_one_step(learner: object) -> bool:

@@ -48,7 +48,8 @@ def load(path: Path) -> Network:
 
     path = path / CHECKPOINT if path.is_dir() else path
     if not path.is_file():
-        raise NetworkError(f"{path} is {what_is(path)}: expected a file from Network.save or a checkpoint")
+        found = what_is(path) if path.exists() else "missing"
+        raise NetworkError(f"{path} is {found}: expected a file from Network.save or a checkpoint")
     try:
         with safe_open(path, framework="numpy") as file:
             told = json.loads((file.metadata() or {})[KEY])["experiment"]["network"]

@@ -15,6 +15,7 @@ from pcsim.errors import LocalityError, nearest
 from pcsim.kernels import ActivationName, Array, Kernels, LearningSteps, Synapses
 from pcsim.network.connection import Conv
 from pcsim.network.layer import Layer, MessageKind
+from pcsim.network.learner import state_of
 from pcsim.network.network import Network
 from pcsim.schedule.operation import Operation, Place
 
@@ -179,7 +180,7 @@ def _state(layers: Sequence[Layer]) -> State:
         if layer.target is not None:
             named["target"] = [layer.target]
         if layer.learner is not None:
-            named["learner"] = list(layer.learner.state().values())
+            named["learner"] = list(state_of(layer.learner).values())
         state |= {Place(index, name): arrays for name, arrays in named.items()}
         state |= {Place.inbox(index, kind): [array] for kind, array in layer.inbox.items()}
     return state

@@ -20,6 +20,7 @@ USUAL: Mapping[str, Any] = {
     "dead_share": 1.0,
     "time_per_operation": 1.0,
 }
+SENT_SINCE = 4  # version of the trace format whose probes of messages keep what receivers have
 BESIDE_RATES = ("links", "unit", "unpriced", "operation_times")
 
 
@@ -35,6 +36,19 @@ def unusual(attributes: Mapping[str, Any]) -> dict[str, str]:
         _hardware(attributes),
     )
     return {section: line for section, line in zip(SECTIONS, lines, strict=True) if line}
+
+
+def said_not_sent(attributes: Mapping[str, Any]) -> str | None:
+    """Return a caution for traces whose probes of messages keep what senders had to say; None for others."""
+    version = attributes.get("schema_version")
+    if not isinstance(version, int) or version >= SENT_SINCE:
+        return None
+    if not _part(_part(attributes, "experiment"), "channels"):
+        return None
+    return (
+        f"This trace is of format {version}: its probes of messages keep what senders had to say, before "
+        "formats, thresholds and faults; run it again for what was sent."
+    )
 
 
 def machine_of(attributes: Mapping[str, Any]) -> str | None:

@@ -58,7 +58,7 @@ def _check_same(trace: TraceReader, attributes: Mapping[str, object]) -> None:
     if version != SCHEMA_VERSION:
         raise TraceError(
             f"{trace.path} has schema version {version}: expected {SCHEMA_VERSION} to append to it; "
-            "write a new trace"
+            "write a new trace; a checkpoint goes on with any"
         )
     for name, value in attributes.items():
         given = decode(encode(name, value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import pcsim
-from pcsim.errors import ShapeError
+from pcsim.errors import ConfigurationError, ShapeError
 from pcsim.kernels import reference
 from pcsim.kernels.cpu import CpuKernels
 from pcsim.learning.sgd import SGDLearner
@@ -137,3 +138,61 @@ def test_swapped_operands_are_refused(step, batch):
     assert not bias.any()
     learn(weight, bias, error, activity, "relu", *constants)
     assert weight.all()
+
+
+class Counts(OwnLearner):
+    """Keeps a number of updates in an array without axes, changed in place."""
+
+    def __init__(self):
+        self.updates = np.zeros(())
+
+    def __call__(self, weight, bias):
+        return Counts()
+
+    def __repr__(self):
+        return "Counts()"
+
+    def learn(self, kernels, weight, bias, error_above, activity, activation):
+        self.updates += 1
+        rate = 0.1 / float(self.updates)
+        return kernels.sgd_step(weight, bias, error_above, activity, activation, rate)
+
+    def state(self):
+        return {"updates": self.updates}
+
+
+class Forgets(Counts):
+    """Makes its state anew each time."""
+
+    def __call__(self, weight, bias):
+        return Forgets()
+
+    def state(self):
+        return {"updates": self.updates + 0}
+
+
+def resumed(rule, folder):
+    """Return the weights of a run that was paused after its first epoch."""
+    weights = []
+    for parts in ([None], [1, None]):
+        network = pcsim.Network.dense([64, 8, 10], seed=1)
+        experiment = pcsim.Experiment(network, pcsim.load_dataset("digits"), rule, batch=400, epochs=2)
+        place = folder / str(len(parts))
+        for number, until in enumerate(parts):
+            if number:
+                experiment = dataclasses.replace(experiment, network=pcsim.Network.dense([64, 8, 10], seed=1))
+            pcsim.run(experiment, checkpoint=place, resume=number > 0, until=until)
+        weights.append(experiment.network.parameters[0][0])
+    return weights
+
+
+def test_a_number_without_axes_comes_back(tmp_path):
+    """The checkpoint was written without a word, and nothing could be resumed from it."""
+    whole, paused = resumed(Counts(), tmp_path)
+    assert np.array_equal(whole, paused)
+
+
+def test_a_state_that_is_made_anew_is_refused(tmp_path):
+    """What is put back into it would be lost: the run went on as another one in silence."""
+    with pytest.raises(ConfigurationError, match=r"Forgets: state\(\) gives another array 'updates' each"):
+        resumed(Forgets(), tmp_path)

@@ -133,5 +133,5 @@ def test_files_of_something_else(tmp_path):
         with pytest.raises(NetworkError, match="holds no network of pcsim"):
             pcsim.Network.load(tmp_path / name)
     for name in ("missing", "."):
-        with pytest.raises(NetworkError, match=r"expected a file from Network\.save or a checkpoint"):
+        with pytest.raises(NetworkError, match=r"is missing: expected a file from Network\.save or a check"):
             pcsim.Network.load(tmp_path / name)

@@ -9,7 +9,7 @@ from pcsim.config import load_model
 from pcsim.report.runs import read_run
 from pcsim.report.tables import facts
 from pcsim.tracing.reader import open_trace
-from pcsim.tracing.settings import SECTIONS, machine_of, unusual
+from pcsim.tracing.settings import SECTIONS, machine_of, said_not_sent, unusual
 
 SMALL = ["network.layers=[64, 6, 10]", "training.epochs=1", "training.batch=700", "trace.every=1000"]
 SETTINGS = {
@@ -59,3 +59,15 @@ def test_clocks_given_in_python():
 def test_strange_traces_say_nothing(strange):
     """Attributes come from a file that anybody may have written."""
     assert unusual(strange) == {}
+
+
+@pytest.mark.parametrize(
+    ("version", "channels", "warned"),
+    [(3, {"faults": {"loss": 0.1}}, True), (4, {"faults": {"loss": 0.1}}, False), (3, {}, False)],
+)
+def test_old_probes_of_messages_are_cautioned_about(version, channels, warned):
+    """Until format 4 they kept what senders had to say, which every number from them repeats."""
+    told = said_not_sent({"schema_version": version, "experiment": {"channels": channels}})
+    assert (told is not None) == warned
+    assert not warned or told.startswith("This trace is of format 3")
+    assert said_not_sent({"experiment": "garbage", "schema_version": version}) is None
