@@ -121,7 +121,8 @@ def killed(tmp_path_factory):
     """The trace of a run that SIGKILL has cut off."""
     path = tmp_path_factory.mktemp("killed") / "killed.h5"
     root = Path(__file__).parents[2]
-    sets = ["training.epochs=100000", "trace.flush_seconds=0.02", "trace.every=1", "training.batch=4"]
+    # A flush is seen at once and the next one is far: a kill within one is tested in tests/tracing.
+    sets = ["training.epochs=100000", "trace.flush_seconds=0.2", "trace.every=1", "training.batch=4"]
     sets += ["network.layers=[64, 8, 7, 10]", "probe.error-flow.every=1"]
     options = [part for one in sets for part in ("--set", one)]
     start = [sys.executable, "-c", "from pcsim.cli import main; main()", "run", root / "models/digits.toml"]

@@ -81,8 +81,7 @@ def test_a_killed_run(killed, command):
         assert found.sizes["step"] == rows
         assert found.attrs["state"] == "running"
         assert all(np.isfinite(found[name]).all() for name in ("update_magnitude", "total") if name in found)
-    # A kill within a flush leaves tables that end at different steps.
-    assert 0 < analysis.event_counts(killed).attrs["recorded_steps"] <= rows + 100
+    assert analysis.event_counts(killed).attrs["recorded_steps"] >= rows - 1
     assert analysis.sparsity(killed).zero_share.max() == 1  # hidden errors at iteration 0
     assert int(analysis.dynamic_range(killed)["count"].min()) > 0
     assert analysis.compare(killed, killed).equal

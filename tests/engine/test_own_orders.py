@@ -260,11 +260,17 @@ def test_schedules_want_a_name_or_a_function(order):
         pcsim.Schedule(order)
 
 
-@pytest.mark.parametrize(("iterations", "step_size"), [(2.5, 0.1), ("3", 0.1), (True, 0.1), (3, "a")])
-def test_schedules_want_numbers(iterations, step_size):
+@pytest.mark.parametrize("iterations", [2.5, "3", True])
+def test_schedules_want_whole_numbers(iterations):
     """Half an iteration, or a text, is no T."""
-    with pytest.raises(ConfigurationError, match=r"expected a (whole number|value above 0)"):
-        pcsim.Schedule("sequential", iterations, step_size)
+    with pytest.raises(ConfigurationError, match=r"schedule\.iterations = .*: expected a whole number from 0"):
+        pcsim.Schedule("sequential", iterations)
+
+
+def test_schedules_want_numbers():
+    """A text is no step."""
+    with pytest.raises(ConfigurationError, match=r"schedule\.step_size = 'a': expected a value above 0"):
+        pcsim.Schedule("sequential", 3, "a")
 
 
 def test_own_reactive_order(network, data):
