@@ -38,7 +38,7 @@ def make_kernels(
     if name == "cuda":
         from pcsim.kernels.cuda import CudaKernels
 
-        found = cast("Kernels", CudaKernels())  # its arrays are `DeviceArray`
+        found = cast("Kernels", CudaKernels.ready())  # its arrays are `DeviceArray`
         say("kernels for the GPU are compiled in the first training step, which takes some seconds")
         return found
     from pcsim.kernels.cpu import CpuKernels

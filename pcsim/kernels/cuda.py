@@ -8,17 +8,18 @@ converted to float.
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Self, cast
 
 import numpy as np
 
 from pcsim.architecture import ConvLayer
-from pcsim.kernels import ActivationName, Kernels, OutputName, cuda_local
+from pcsim.kernels import ActivationName, Kernels, OutputName, cuda_local, cuda_simulator
 from pcsim.kernels.cuda_arrays import DeviceArray
 from pcsim.kernels.cuda_conv import CudaConvolution
-from pcsim.kernels.cuda_launch import number_of
+from pcsim.kernels.cuda_launch import number_of, views
 from pcsim.kernels.cuda_learning import CudaLearning
 from pcsim.kernels.cuda_numbers import DeviceNumber
+from pcsim.kernels.cuda_products import feedback_plan, predict_plan
 from pcsim.kernels.dense import DenseSynapses
 
 __all__ = ["CudaKernels", "DeviceArray", "DeviceNumber"]
@@ -29,6 +30,15 @@ class CudaKernels(CudaLearning):
 
     With NUMBA_ENABLE_CUDASIM=1 in the environment Numba's simulator takes the place of the GPU.
     """
+
+    @classmethod
+    def ready(cls) -> Self:
+        """Return kernels for training: with small blocks in the simulator, whose threads are Python's."""
+        return (
+            cls(tile=cuda_simulator.TILE, product_tile=cuda_simulator.PRODUCT_TILE)
+            if cuda_simulator.simulated()
+            else cls()
+        )
 
     def copy(self, values: DeviceArray, out: DeviceArray) -> None:
         """Out = values, (batch, n)."""
@@ -54,7 +64,11 @@ class CudaKernels(CudaLearning):
         out: DeviceArray,
     ) -> None:
         """p_{l+1} = W_l f(ĥ_l) + b_l."""
-        self.products.predict(self.rates(activity, activation), weight, bias, out)
+        plan = predict_plan(activation, number_of(out), out.shape, self._product_tile)
+        if plan is None:
+            self.products.predict(self.rates(activity, activation), weight, bias, out)
+        else:
+            self.launch(plan.kernel, plan.grid, plan.block, *views(activity, weight, bias, out))
 
     def dense(self, activation: ActivationName, batch: int) -> DenseSynapses:
         """Return what computes a dense connection."""
@@ -111,7 +125,12 @@ class CudaKernels(CudaLearning):
         self, error_above: DeviceArray, weight: DeviceArray, precision_above: float, out: DeviceArray
     ) -> None:
         """W_lᵀ γ_{l+1} e_{l+1}, before the gate f'(ĥ_l)."""
-        self.products.feedback(error_above, weight, precision_above, out)
+        plan = feedback_plan(number_of(out), out.shape, self._product_tile)
+        if plan is None:
+            self.products.feedback(error_above, weight, precision_above, out)
+        else:
+            operands = views(error_above, weight, out)
+            self.launch(plan.kernel, plan.grid, plan.block, *operands, float(precision_above))
 
     def relax(
         self,

@@ -1,7 +1,7 @@
 """Kernels that learn from a gradient that a product has formed: one thread an element of weight or bias.
 
-They take over where a weight has too few tiles for its mini-batch; see `Tile.walks_far`. Arrays are flat.
-Steps and totals are those of `pcsim.kernels.cuda_hebbian`.
+They take over where a weight has too few tiles for its mini-batch; see `walks_far`. Arrays are flat.
+Steps and books are those of `pcsim.kernels.cuda_hebbian`.
 """
 
 from __future__ import annotations
@@ -11,30 +11,26 @@ from functools import cache
 import numpy as np
 
 from pcsim.kernels.cuda_device import Kernel, Number, View, block_sum, cuda
-from pcsim.kernels.cuda_hebbian import adam_change
+from pcsim.kernels.cuda_hebbian import Books, adam_change, close_books, step_size
 
 
 @cache
 def apply_kernel(number: Number) -> Kernel:
-    """(7) W_l += s G_l, b_l += s g_l with s = rate/(v + r) + minimum_rate; add Σ|G| + Σ|g| to a total.
+    """(7) W_l += s G_l, b_l += s g_l with s = rate/(v + r) + minimum_rate, then (8).
 
-    Arguments: weight, bias, G_l, g_l, v (1,), rate, minimum_rate, r, total (1,); v and total are float64.
+    Arguments: weight, bias, G_l, g_l, books.
     """
-    add_up = block_sum(number)
+    add_up, close, step_of = block_sum(number), close_books(), step_size(number)
 
     def apply(
         weight: View,
         bias: View,
         gradient: View,
         bias_gradient: View,
-        mean_gradient: View,
-        rate: float,
-        minimum_rate: float,
-        r: float,
-        total: View,
+        books: Books,
     ) -> None:
         i, weights = cuda.grid(1), weight.size
-        scale, norm = number(rate / (mean_gradient[0] + r) + minimum_rate), number(0)
+        scale, norm = step_of(books), number(0)
         if i < weights:
             norm = abs(gradient[i])
             weight[i] += scale * gradient[i]
@@ -43,20 +39,19 @@ def apply_kernel(number: Number) -> Kernel:
             bias[i - weights] += scale * bias_gradient[i - weights]
         norm = add_up(norm)
         if cuda.threadIdx.x == 0:
-            cuda.atomic.add(total, 0, np.float64(norm))
+            close(np.float64(norm), books)
 
     return cuda.jit(apply)
 
 
 @cache
 def apply_adam_kernel(number: Number) -> Kernel:
-    """Adam on −G_l; add Σ|step|, before the rate, to a total.
+    """Adam on −G_l; its Σ|step| is one before the rate.
 
     Arguments: weight, bias, G_l, g_l, then the first and second moments of weight and of bias, corrections
-    (2,) = 1/(1 − β₁ⁿ), 1/(1 − β₂ⁿ), rate, beta1, beta2, epsilon, total (1,). Corrections and total are
-    float64.
+    (2,) = 1/(1 − β₁ⁿ), 1/(1 − β₂ⁿ), float64, rate, beta1, beta2, epsilon, books.
     """
-    add_up, change = block_sum(number), adam_change(number)
+    add_up, close, change = block_sum(number), close_books(), adam_change(number)
 
     def apply_adam(
         weight: View,
@@ -72,7 +67,7 @@ def apply_adam_kernel(number: Number) -> Kernel:
         beta1: float,
         beta2: float,
         epsilon: float,
-        total: View,
+        books: Books,
     ) -> None:
         i, weights, norm = cuda.grid(1), weight.size, number(0)
         alpha, keep1, keep2 = number(rate), number(1 - beta1), number(1 - beta2)
@@ -92,6 +87,6 @@ def apply_adam_kernel(number: Number) -> Kernel:
             bias[j] += alpha * step
         norm = add_up(norm)
         if cuda.threadIdx.x == 0:
-            cuda.atomic.add(total, 0, np.float64(norm))
+            close(np.float64(norm), books)
 
     return cuda.jit(apply_adam)

@@ -1,6 +1,6 @@
-"""Learning on a GPU: one kernel changes the weight, a second one of one thread keeps the books.
+"""Learning on a GPU: one kernel changes the weight and keeps the books.
 
-Where a weight is small and its mini-batch long, a product forms G_l before; see `Tile.walks_far`.
+Where a weight is small and its mini-batch long, a product forms G_l before; see `walks_far`.
 
 SGD, NLMS and MQ are one step, W_l += (rate/(v + r) + minimum_rate) G_l, with constants of their own.
 """
@@ -15,23 +15,23 @@ import numpy as np
 
 from pcsim.kernels import ActivationName, cuda_apply, cuda_hebbian, cuda_local
 from pcsim.kernels.cuda_arrays import Argument, DeviceArray, Products
+from pcsim.kernels.cuda_blocks import Tile
 from pcsim.kernels.cuda_device import Kernel, Number
-from pcsim.kernels.cuda_hebbian import Tile
+from pcsim.kernels.cuda_hebbian import Books, walks_far
 from pcsim.kernels.cuda_launch import Launcher, extent, flat, number_of, views
 from pcsim.kernels.cuda_numbers import DeviceNumber
 from pcsim.kernels.steps import check_operands
 
 Moments = tuple[DeviceArray, DeviceArray, DeviceArray, DeviceArray]
 MANY_UPDATES = 1e18  # n/(n + 1) is 1 in float64, and n + 1 is n: the decay counts as it is given
-ONE_SAMPLE = Tile(depth=1)  # at batch 1 the kernel waits for memory: staging 15 zero samples would waste time
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """What learning at one connection needs on the device beside the rule's state; float64, shape (1,) each.
+    """What learning at one connection needs on the device beside the rule's state; float64, (1,) or (2,).
 
     Attributes:
-        total: Σ|step| of the update that is running, 0 in between.
+        total: Σ|step| of the update that is running and how many blocks are done, 0 in between; (2,).
         many_updates: n of a rule without a start phase.
         mean: stands in for v_l where the rule has none: 0, or ‖f(ĥ_l)‖² for NLMS.
         corrections: 1/(1 − β₁ⁿ) and 1/(1 − β₂ⁿ) of Adam; shape (2,).
@@ -49,11 +49,14 @@ class CudaLearning(Launcher):
     Args:
         products: see `Launcher`.
         tile: how the learning kernels cut a weight; chosen by the mini-batch if not given.
+        product_tile: how predictions and feedback are cut; chosen by their shape if not given.
     """
 
-    def __init__(self, products: Products | None = None, tile: Tile | None = None) -> None:
+    def __init__(
+        self, products: Products | None = None, tile: Tile | None = None, product_tile: Tile | None = None
+    ) -> None:
         super().__init__(products)
-        self._tile = tile
+        self._tile, self._product_tile = tile, product_tile
         self._ledgers: WeakKeyDictionary[DeviceArray, Ledger] = WeakKeyDictionary()
 
     def sgd_step(
@@ -121,10 +124,11 @@ class CudaLearning(Launcher):
         ledger, operands = self._ledger(weight), (weight, bias, error_above, activity)
         corrections, betas = ledger.corrections.view, (float(beta1), float(beta2))
         self.launch(cuda_hebbian.corrections_kernel(), 1, 1, updates.view, corrections, *betas)
-        others = (*flat(*moments), corrections, float(rate), *betas, float(epsilon), ledger.total.view)
-        self._change(cuda_hebbian.adam_kernel, cuda_apply.apply_adam_kernel, operands, activation, others)
         state = ledger.mean, ledger.many_updates
-        return self._settle(ledger, state, weight.size + bias.size, (0.0, rate, 1.0), 1.0)
+        books, magnitude = self._open_books(weight, bias, state, (0.0, rate, 1.0), 1.0)
+        others = (*flat(*moments), corrections, float(rate), *betas, float(epsilon), books)
+        self._change(cuda_hebbian.adam_kernel, cuda_apply.apply_adam_kernel, operands, activation, others)
+        return magnitude
 
     def _step(
         self,
@@ -137,11 +141,17 @@ class CudaLearning(Launcher):
         constants: tuple[float, float, float],
         decay: float,
     ) -> DeviceNumber:
-        """Change weight and bias, then settle; `constants` are rate, minimum_rate and r."""
-        ledger, operands = self._ledger(weight), (weight, bias, error_above, activity)
-        others = (state[0].view, *map(float, constants), ledger.total.view)
-        self._change(cuda_hebbian.hebbian_kernel, cuda_apply.apply_kernel, operands, activation, others)
-        return self._settle(ledger, state, weight.size + bias.size, constants, decay)
+        """Change weight and bias and settle; `constants` are rate, minimum_rate and r."""
+        operands = weight, bias, error_above, activity
+        books, magnitude = self._open_books(weight, bias, state, constants, decay)
+        if len(activity) == 1 and self._tile is None:
+            check_operands(*operands)
+            kernel = cuda_hebbian.one_sample_kernel(activation, number_of(weight))
+            grid = cuda_hebbian.one_sample_grid(*weight.shape)
+            self.launch(kernel, grid, cuda_hebbian.ONE_SAMPLE_THREADS, *views(*operands), books)
+        else:
+            self._change(cuda_hebbian.hebbian_kernel, cuda_apply.apply_kernel, operands, activation, (books,))
+        return magnitude
 
     def _change(
         self,
@@ -154,8 +164,8 @@ class CudaLearning(Launcher):
         """Form G_l and change the weight in one kernel, or G_l by a product first; `others` both take."""
         weight, bias, error_above, activity = operands
         check_operands(*operands)
-        number, tile = number_of(weight), self._tile or (ONE_SAMPLE if len(activity) == 1 else Tile())
-        if tile.walks_far(len(activity), *weight.shape):
+        number, tile = number_of(weight), self._tile or Tile()
+        if walks_far(tile, len(activity), *weight.shape):
             gradient = self.scratch("gradient", weight.shape, weight.dtype)
             bias_gradient = self.scratch("gradient", bias.shape, bias.dtype)
             self.products.hebbian(error_above, self.rates(activity, activation), gradient, bias_gradient)
@@ -165,25 +175,27 @@ class CudaLearning(Launcher):
             arrays, kernel = views(*operands), by_tiles(activation, number, tile)
             self.launch(kernel, tile.grid(*weight.shape), tile.threads, *arrays, *others)
 
-    def _settle(
+    def _open_books(
         self,
-        ledger: Ledger,
+        weight: DeviceArray,
+        bias: DeviceArray,
         state: tuple[DeviceArray, DeviceArray],
-        elements: int,
         constants: tuple[float, float, float],
         decay: float,
-    ) -> DeviceNumber:
+    ) -> tuple[Books, DeviceNumber]:
+        """Return the books of an update and the mean |Δ| that will be found in them."""
         cells, first = self.take(1)
-        arrays, place = views(*state, ledger.total), (cells.array.view, first)
-        numbers = map(float, (*constants, decay))  # for an int a kernel would be compiled anew
-        self.launch(cuda_hebbian.settle_kernel(), 1, 1, *arrays, elements, *numbers, *place)
-        return DeviceNumber(((1.0, cells, first, 1),))
+        v, n, total = views(*state, self._ledger(weight).total)
+        rate, minimum_rate, r = map(float, constants)  # for an int a kernel would be compiled anew
+        elements, place = weight.size + bias.size, (cells.array.view, first)
+        books = Books(v, n, total, elements, rate, minimum_rate, r, float(decay), *place)
+        return books, DeviceNumber(((1.0, cells, first, 1),))
 
     def _ledger(self, weight: DeviceArray) -> Ledger:
         """Return the books of a connection, opened at its first step and closed with its weight."""
         if weight not in self._ledgers:
-            total, many, mean = (self.zeros((1,), np.float64) for _ in range(3))
+            many, mean = (self.zeros((1,), np.float64) for _ in range(2))
             many[...] = np.array([MANY_UPDATES])
-            corrections = self.zeros((2,), np.float64)
+            total, corrections = (self.zeros((2,), np.float64) for _ in range(2))
             self._ledgers[weight] = Ledger(total, many, mean, corrections)
         return self._ledgers[weight]

@@ -15,9 +15,14 @@ import numpy as np
 from numba.core import config as numba_config
 
 from pcsim.kernels import cuda_device
+from pcsim.kernels.cuda_blocks import Tile
 
 Anything = Any
 config: Any = numba_config  # its attributes are made when it is imported
+
+# Blocks of one warp, for networks of a few neurons: each thread is a Python thread.
+TILE = Tile(across=8, down=4, columns_each=2, rows_each=2, depth=3)
+PRODUCT_TILE = Tile(across=4, down=4, columns_each=2, rows_each=1, depth=4, groups=2)
 
 
 def simulated() -> bool:

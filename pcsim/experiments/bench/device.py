@@ -37,6 +37,10 @@ PROFILED = 20  # steps
 class Bystander(Observer):
     """Looks on and does nothing: a step that somebody wants to see is not recorded as a graph."""
 
+    def begin_step(self, step: int) -> None:
+        """Nothing to do."""
+        return
+
     def onlooker(self, operation: Operation) -> Onlooker:
         """Look at every operation."""
 
@@ -44,6 +48,10 @@ class Bystander(Observer):
             pass
 
         return look
+
+    def end_step(self) -> None:
+        """Nothing to do."""
+        return
 
 
 @dataclass(frozen=True)
@@ -148,7 +156,7 @@ def main(
     except PcsimError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from error
-    times = {"replayed as a graph": [], "operation by operation": []}
+    times: dict[str, list[float]] = {"replayed as a graph": [], "operation by operation": []}
     for _ in range(rounds):
         times["replayed as a graph"] += graph.milliseconds(1, steps)
         times["operation by operation"] += acted.milliseconds(1, steps)
@@ -160,7 +168,10 @@ def main(
         print(f"{name}: {statistics.median(found):.3f} ms a step ({min(found):.3f} to {max(found):.3f})")
     busy = sum(node.launches * node.microseconds for node in nodes)
     print(f"in kernels: {busy:.0f} µs of {sum(node.launches for node in nodes)} nodes\n")
-    print("| kernel | grid | block | registers | launches | µs each | µs a step |\n|---|---|---|---|---|---|---|")
+    print(
+        "| kernel | grid | block | registers | launches | µs each | µs a step |\n"
+        "|---|---|---|---|---|---|---|"
+    )
     for node in nodes:
         shape = ["×".join(map(str, extent)) for extent in (node.grid, node.block)]
         total = node.launches * node.microseconds

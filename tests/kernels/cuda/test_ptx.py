@@ -22,7 +22,7 @@ from numba.core import config  # noqa: E402
 
 from pcsim.architecture import ConvLayer  # noqa: E402
 from pcsim.kernels import cuda_apply, cuda_conv, cuda_hebbian, cuda_local  # noqa: E402
-from pcsim.kernels.cuda_hebbian import Tile  # noqa: E402
+from pcsim.kernels.cuda_blocks import Tile  # noqa: E402
 from pcsim.kernels.cuda_learning import ONE_SAMPLE  # noqa: E402
 
 CAPABILITIES = [(8, 0), (9, 0)]

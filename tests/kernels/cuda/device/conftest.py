@@ -34,11 +34,11 @@ if SIMULATED:
 
 @pytest.fixture(scope="session")
 def small_kernels():
-    """Kernels with a tile of 8 × 16 and 32 threads, so that small matrices have many tiles."""
+    """Kernels with tiles of 8 × 16 and 4 × 8 and 32 threads, so that small matrices have many tiles."""
     from pcsim.kernels.cuda import CudaKernels
-    from pcsim.kernels.cuda_hebbian import Tile
+    from pcsim.kernels.cuda_simulator import PRODUCT_TILE, TILE
 
-    return CudaKernels(tile=Tile(across=8, down=4, columns_each=2, rows_each=2, depth=3))
+    return CudaKernels(tile=TILE, product_tile=PRODUCT_TILE)
 
 
 @pytest.fixture(scope="session")
