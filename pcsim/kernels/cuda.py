@@ -16,7 +16,7 @@ from pcsim.architecture import ConvLayer
 from pcsim.kernels import ActivationName, Kernels, OutputName, cuda_local, cuda_simulator
 from pcsim.kernels.cuda_arrays import DeviceArray
 from pcsim.kernels.cuda_conv import CudaConvolution
-from pcsim.kernels.cuda_launch import number_of, views
+from pcsim.kernels.cuda_launch import flat, number_of
 from pcsim.kernels.cuda_learning import CudaLearning
 from pcsim.kernels.cuda_numbers import DeviceNumber
 from pcsim.kernels.cuda_products import feedback_plan, predict_plan
@@ -68,7 +68,8 @@ class CudaKernels(CudaLearning):
         if plan is None:
             self.products.predict(self.rates(activity, activation), weight, bias, out)
         else:
-            self.launch(plan.kernel, plan.grid, plan.block, *views(activity, weight, bias, out))
+            arrays, extents = flat(activity, weight, bias, out), (*activity.shape, len(weight))
+            self.launch(plan.kernel, plan.grid, plan.block, *arrays, *extents)
 
     def dense(self, activation: ActivationName, batch: int) -> DenseSynapses:
         """Return what computes a dense connection."""
@@ -129,8 +130,8 @@ class CudaKernels(CudaLearning):
         if plan is None:
             self.products.feedback(error_above, weight, precision_above, out)
         else:
-            operands = views(error_above, weight, out)
-            self.launch(plan.kernel, plan.grid, plan.block, *operands, float(precision_above))
+            arrays, extents = flat(error_above, weight, out), (*out.shape, len(weight))
+            self.launch(plan.kernel, plan.grid, plan.block, *arrays, *extents, float(precision_above))
 
     def relax(
         self,

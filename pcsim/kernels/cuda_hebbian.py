@@ -6,7 +6,7 @@ small rectangle of G_l in its registers. W_l is read, changed and written, once.
 What is read of the weight is asked for all at once, since a thread that waits for one number after the other
 waits for memory most of the time. The block that is done last keeps the books: v_l, and what the update was.
 
-Shapes: weight (m, n), bias (m,), error (batch, m), activity (batch, n).
+Arrays are flat: weight (m, n), bias (m,), error (batch, m), activity (batch, n).
 """
 
 from __future__ import annotations
@@ -120,56 +120,54 @@ def step_size(number: Number) -> Kernel:
 def hebbian_kernel(activation: ActivationName, number: Number, tile: Tile) -> Kernel:
     """(4), (7) W_l += s G_l, b_l += s g_l with s = rate/(v + r) + minimum_rate, then (8).
 
-    Arguments: weight, bias, error, activity, books. It is MQ's step with its v_l; SGD's with rate = 0,
-    minimum_rate = α; NLMS's with v = ‖f(ĥ_l)‖², r = 1 and rate = 1. Grid and block: `tile.grid(m, n)`,
-    `tile.threads`.
+    Arguments: weight, bias, error, activity, batch, n, books. It is MQ's step with its v_l; SGD's with
+    rate = 0, minimum_rate = α; NLMS's with v = ‖f(ĥ_l)‖², r = 1 and rate = 1. Grid and block:
+    `tile.grid(m, n)`, `tile.threads`.
     """
     operands = Operand(False), Operand(False, activation)
     accumulate, size = block_product(*operands, number, tile), shared_size(*operands, tile)
     add_up, close, step_of = block_sum(number), close_books(), step_size(number)
-    rows_each, columns_each, across, down = tile.rows_each, tile.columns_each, tile.across, tile.down
+    rows_each, columns_each = tile.rows_each, tile.columns_each
+    across, down = unsigned(tile.across), unsigned(tile.down)
     rows, columns = tile.rows, tile.columns
 
     def hebbian(
-        weight: View,
-        bias: View,
-        error: View,
-        activity: View,
-        books: Books,
+        weight: View, bias: View, error: View, activity: View, batch: int, below: int, books: Books
     ) -> None:
         shared = cuda.shared.array(size, number)
         sums = cuda.local.array((rows_each, columns_each), number)
         old = cuda.local.array((rows_each, columns_each), number)
-        first_row, first_column = cuda.blockIdx.y * rows, cuda.blockIdx.x * columns
-        x, y = cuda.threadIdx.x, cuda.threadIdx.y
-        last_row, last_column = unsigned(weight.shape[0] - 1), unsigned(weight.shape[1] - 1)
+        height, width = unsigned(bias.size), unsigned(below)
+        last_row, last_column = unsigned(height - unsigned(1)), unsigned(width - unsigned(1))
+        first_row, first_column = unsigned(cuda.blockIdx.y * rows), unsigned(cuda.blockIdx.x * columns)
+        x, y = unsigned(first_column + cuda.threadIdx.x), unsigned(first_row + cuda.threadIdx.y)
         for i in range(rows_each):
-            row = unsigned(first_row + y + down * i)
+            row = unsigned(y + down * unsigned(i))
+            row = row if row < last_row else last_row  # any number does for what is not there
             for j in range(columns_each):
-                column = unsigned(first_column + x + across * j)
-                sums[i, j] = number(0)
-                old[i, j] = weight[
-                    row if row < last_row else last_row, column if column < last_column else last_column
-                ]
-        row_sum = accumulate(error, activity, first_row, first_column, shared, sums)
-        scale = step_of(books)
-        mean = number(1) / number(error.shape[0])
-        norm = number(0)
+                column = unsigned(x + across * unsigned(j))
+                column = column if column < last_column else last_column
+                sums[i, j], old[i, j] = number(0), weight[unsigned(row * width + column)]
+        row_sum = accumulate(
+            error, activity, height, width, unsigned(batch), first_row, first_column, shared, sums
+        )
+        scale, mean, norm = step_of(books), number(1) / number(batch), number(0)
         for i in range(rows_each):
-            row = unsigned(first_row + y + down * i)
+            row = unsigned(y + down * unsigned(i))
             for j in range(columns_each):
-                column = unsigned(first_column + x + across * j)
-                if row <= last_row and column <= last_column:
+                column = unsigned(x + across * unsigned(j))
+                if row < height and column < width:
                     gradient = mean * sums[i, j]
                     norm += abs(gradient)
-                    weight[row, column] = old[i, j] + scale * gradient
-        row = first_row + y * across + x
-        if first_column == 0 and row < first_row + rows and row < bias.shape[0]:
+                    weight[unsigned(row * width + column)] = old[i, j] + scale * gradient
+        thread = unsigned(cuda.threadIdx.y * across + cuda.threadIdx.x)
+        row = unsigned(first_row + thread)
+        if first_column == 0 and thread < unsigned(rows) and row < height:
             gradient = mean * row_sum
             norm += abs(gradient)
             bias[row] += scale * gradient
         norm = add_up(norm)
-        if x == 0 and y == 0:
+        if thread == 0:
             close(np.float64(norm), books)
 
     return cuda.jit(hebbian)
@@ -186,31 +184,28 @@ def one_sample_kernel(activation: ActivationName, number: Number) -> Kernel:
     rows_each, threads = ONE_SAMPLE_ROWS, ONE_SAMPLE_THREADS
 
     def one_sample(
-        weight: View,
-        bias: View,
-        error: View,
-        activity: View,
-        books: Books,
+        weight: View, bias: View, error: View, activity: View, batch: int, below: int, books: Books
     ) -> None:
         old, errors = cuda.local.array(rows_each, number), cuda.local.array(rows_each, number)
-        thread, first_row = unsigned(cuda.threadIdx.x), unsigned(cuda.blockIdx.y) * unsigned(rows_each)
-        column, norm = unsigned(cuda.blockIdx.x) * unsigned(threads) + thread, number(0)
-        last_row, last_column = unsigned(weight.shape[0] - 1), unsigned(weight.shape[1] - 1)
-        own = column if column < last_column else last_column
+        height, width = unsigned(bias.size), unsigned(below)
+        last_row, last_column = unsigned(height - unsigned(1)), unsigned(width - unsigned(1))
+        thread, first_row = unsigned(cuda.threadIdx.x), unsigned(cuda.blockIdx.y * rows_each)
+        column = unsigned(cuda.blockIdx.x * threads + thread)
+        own = column if column < last_column else last_column  # any number does for what is not there
         for i in range(rows_each):
-            row = first_row + unsigned(i)
+            row = unsigned(first_row + unsigned(i))
             row = row if row < last_row else last_row
-            errors[i], old[i] = error[0, row], weight[row, own]
-        scale, came = step_of(books), function(activity[0, own])
+            errors[i], old[i] = error[row], weight[unsigned(row * width + own)]
+        scale, came, norm = step_of(books), function(activity[own]), number(0)
         for i in range(rows_each):
-            row = first_row + unsigned(i)
-            if row <= last_row and column <= last_column:
+            row = unsigned(first_row + unsigned(i))
+            if row < height and column < width:
                 gradient = errors[i] * came
                 norm += abs(gradient)
-                weight[row, column] = old[i] + scale * gradient
-        row = first_row + thread
-        if cuda.blockIdx.x == 0 and thread < unsigned(rows_each) and row <= last_row:
-            gradient = error[0, row]
+                weight[unsigned(row * width + column)] = old[i] + scale * gradient
+        row = unsigned(first_row + thread)
+        if cuda.blockIdx.x == 0 and thread < unsigned(rows_each) and row < height:
+            gradient = error[row]
             norm += abs(gradient)
             bias[row] += scale * gradient
         norm = add_up(norm)
@@ -250,14 +245,15 @@ def adam_change(number: Number) -> Kernel:
 def adam_kernel(activation: ActivationName, number: Number, tile: Tile) -> Kernel:
     """Adam on −G_l with moments read and written once; its Σ|step| is one before the rate.
 
-    Arguments: weight, bias, error, activity, then the first and second moments of weight and of bias (flat),
-    corrections (2,) = 1/(1 − β₁ⁿ), 1/(1 − β₂ⁿ), float64, rate, beta1, beta2, epsilon, books. Grid and block
-    as in `hebbian_kernel`.
+    Arguments: weight, bias, error, activity, batch, n, then the first and second moments of weight and of
+    bias, corrections (2,) = 1/(1 − β₁ⁿ), 1/(1 − β₂ⁿ), float64, rate, beta1, beta2, epsilon, books. Grid and
+    block as in `hebbian_kernel`.
     """
     operands = Operand(False), Operand(False, activation)
     accumulate, size = block_product(*operands, number, tile), shared_size(*operands, tile)
     add_up, close, change = block_sum(number), close_books(), adam_change(number)
-    rows_each, columns_each, across, down = tile.rows_each, tile.columns_each, tile.across, tile.down
+    rows_each, columns_each = tile.rows_each, tile.columns_each
+    across, down = unsigned(tile.across), unsigned(tile.down)
     rows, columns = tile.rows, tile.columns
 
     def adam(
@@ -265,6 +261,8 @@ def adam_kernel(activation: ActivationName, number: Number, tile: Tile) -> Kerne
         bias: View,
         error: View,
         activity: View,
+        batch: int,
+        below: int,
         first: View,
         second: View,
         bias_first: View,
@@ -284,36 +282,40 @@ def adam_kernel(activation: ActivationName, number: Number, tile: Tile) -> Kerne
         old = cuda.local.array(columns_each, number)  # of one row: of all there would be too many registers
         ones = cuda.local.array(columns_each, number)
         twos = cuda.local.array(columns_each, number)
-        first_row, first_column = cuda.blockIdx.y * rows, cuda.blockIdx.x * columns
-        x, y = cuda.threadIdx.x, cuda.threadIdx.y
-        row_sum = accumulate(error, activity, first_row, first_column, shared, sums)
-        mean, width, norm = number(1) / number(error.shape[0]), weight.shape[1], number(0)
+        height, width = unsigned(bias.size), unsigned(below)
+        last_row, last_column = unsigned(height - unsigned(1)), unsigned(width - unsigned(1))
+        first_row, first_column = unsigned(cuda.blockIdx.y * rows), unsigned(cuda.blockIdx.x * columns)
+        x, y = unsigned(first_column + cuda.threadIdx.x), unsigned(first_row + cuda.threadIdx.y)
+        row_sum = accumulate(
+            error, activity, height, width, unsigned(batch), first_row, first_column, shared, sums
+        )
+        mean, norm = number(1) / number(batch), number(0)
         alpha, keep1, keep2 = number(rate), number(1 - beta1), number(1 - beta2)
         c1, c2, small = number(corrections[0]), number(corrections[1]), number(epsilon)
         for i in range(rows_each):
-            row = first_row + y + down * i
+            row = unsigned(y + down * unsigned(i))
+            held = row if row < last_row else last_row  # any number does for what is not there
             for j in range(columns_each):
-                column = first_column + x + across * j
-                old[j] = ones[j] = twos[j] = number(0)
-                if row < weight.shape[0] and column < width:
-                    place = row * width + column
-                    old[j], ones[j], twos[j] = weight[row, column], first[place], second[place]
+                column = unsigned(x + across * unsigned(j))
+                place = unsigned(held * width + (column if column < last_column else last_column))
+                old[j], ones[j], twos[j] = weight[place], first[place], second[place]
             for j in range(columns_each):
-                column = first_column + x + across * j
-                if row < weight.shape[0] and column < width:
-                    place, gradient = row * width + column, mean * sums[i, j]
+                column = unsigned(x + across * unsigned(j))
+                if row < height and column < width:
+                    place, gradient = unsigned(row * width + column), mean * sums[i, j]
                     one, two, step = change(ones[j], twos[j], gradient, keep1, keep2, c1, c2, small)
                     norm += abs(step)
-                    first[place], second[place], weight[row, column] = one, two, old[j] + alpha * step
-        row = first_row + y * across + x
-        if first_column == 0 and row < first_row + rows and row < bias.shape[0]:
+                    first[place], second[place], weight[place] = one, two, old[j] + alpha * step
+        thread = unsigned(cuda.threadIdx.y * across + cuda.threadIdx.x)
+        row = unsigned(first_row + thread)
+        if first_column == 0 and thread < unsigned(rows) and row < height:
             one, two, gradient = bias_first[row], bias_second[row], mean * row_sum
             one, two, step = change(one, two, gradient, keep1, keep2, c1, c2, small)
             norm += abs(step)
             bias_first[row], bias_second[row] = one, two
             bias[row] += alpha * step
         norm = add_up(norm)
-        if x == 0 and y == 0:
+        if thread == 0:
             close(np.float64(norm), books)
 
     return cuda.jit(adam)

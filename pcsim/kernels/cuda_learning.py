@@ -148,7 +148,9 @@ class CudaLearning(Launcher):
             check_operands(*operands)
             kernel = cuda_hebbian.one_sample_kernel(activation, number_of(weight))
             grid = cuda_hebbian.one_sample_grid(*weight.shape)
-            self.launch(kernel, grid, cuda_hebbian.ONE_SAMPLE_THREADS, *views(*operands), books)
+            self.launch(
+                kernel, grid, cuda_hebbian.ONE_SAMPLE_THREADS, *flat(*operands), *activity.shape, books
+            )
         else:
             self._change(cuda_hebbian.hebbian_kernel, cuda_apply.apply_kernel, operands, activation, (books,))
         return magnitude
@@ -172,8 +174,8 @@ class CudaLearning(Launcher):
             arrays, threads = flat(weight, bias, gradient, bias_gradient), extent(weight.size + bias.size)
             self.launch(by_elements(number), *threads, *arrays, *others)
         else:
-            arrays, kernel = views(*operands), by_tiles(activation, number, tile)
-            self.launch(kernel, tile.grid(*weight.shape), tile.threads, *arrays, *others)
+            kernel, grid = by_tiles(activation, number, tile), tile.grid(*weight.shape)
+            self.launch(kernel, grid, tile.threads, *flat(*operands), *activity.shape, *others)
 
     def _open_books(
         self,

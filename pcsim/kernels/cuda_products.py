@@ -40,8 +40,8 @@ BESIDE, BELOW = (
 MOST_SAMPLES = 256  # of a mini-batch that our own kernels multiply
 THIN_SUMS = 2048  # numbers of a product that are a block of threads each
 TILES: dict[Number, Tile] = {  # of 48 kB of shared memory
-    np.float32: Tile(4, 8, 4, 4, 64, 8),
-    np.float64: Tile(4, 8, 4, 4, 32, 8),
+    np.float32: Tile(4, 8, 4, 4, 8, 16),
+    np.float64: Tile(4, 8, 4, 4, 8, 8),
 }
 
 
@@ -91,32 +91,31 @@ def feedback_plan(number: Number, shape: tuple[int, ...], tile: Tile | None = No
 def predict_kernel(activation: ActivationName, number: Number, tile: Tile) -> Kernel:
     """Return the kernel of out = f(activity) weightᵀ + bias.
 
-    Arguments: activity (batch, n), weight (m, n), bias (m,), out (batch, m). Grid and block:
-    `tile.grid(batch, m)`, `tile.threads`.
+    Arguments, flat: activity (batch, n), weight (m, n), bias (m,), out (batch, m), then batch, n and m. Grid
+    and block: `tile.grid(batch, m)`, `tile.threads`.
     """
     operands = Operand(True, activation), Operand(True)
-    multiply, gather, place = (
-        block_product(*operands, number, tile),
-        gather_groups(number, tile),
-        place_of(tile),
-    )
-    size, each = shared_size(*operands, tile), tile.numbers_each
+    multiply, gather = block_product(*operands, number, tile), gather_groups(number, tile)
+    size, each, place = shared_size(*operands, tile), tile.numbers_each, place_of(tile)
     rows, columns, rows_each, columns_each = tile.rows, tile.columns, tile.rows_each, tile.columns_each
 
-    def predict(activity: View, weight: View, bias: View, out: View) -> None:
+    def predict(
+        activity: View, weight: View, bias: View, out: View, batch: int, below: int, above: int
+    ) -> None:
         shared = cuda.shared.array(size, number)
         sums = cuda.local.array((rows_each, columns_each), number)
         totals = cuda.local.array(each, number)
         for i in range(rows_each):
             for j in range(columns_each):
                 sums[i, j] = number(0)
-        first_row, first_column = cuda.blockIdx.y * rows, cuda.blockIdx.x * columns
-        multiply(activity, weight, first_row, first_column, shared, sums)
+        samples, neurons, steps = unsigned(batch), unsigned(above), unsigned(below)
+        first_row, first_column = unsigned(cuda.blockIdx.y * rows), unsigned(cuda.blockIdx.x * columns)
+        multiply(activity, weight, samples, neurons, steps, first_row, first_column, shared, sums)
         gather(sums, shared, totals)
         for turn in range(each):
             row, column = place(first_row, first_column, turn)
-            if row < unsigned(out.shape[0]) and column < unsigned(out.shape[1]):
-                out[row, column] = totals[turn] + bias[column]
+            if row < samples and column < neurons:
+                out[unsigned(row * neurons + column)] = totals[turn] + bias[column]
 
     return cuda.jit(predict)
 
@@ -125,32 +124,31 @@ def predict_kernel(activation: ActivationName, number: Number, tile: Tile) -> Ke
 def feedback_kernel(number: Number, tile: Tile) -> Kernel:
     """Return the kernel of out = factor · error weight.
 
-    Arguments: error (batch, m), weight (m, n), out (batch, n), factor. Grid and block:
-    `tile.grid(batch, n)`, `tile.threads`.
+    Arguments, flat: error (batch, m), weight (m, n), out (batch, n), then batch, n, m and factor. Grid and
+    block: `tile.grid(batch, n)`, `tile.threads`.
     """
     operands = Operand(True), Operand(False)
-    multiply, gather, place = (
-        block_product(*operands, number, tile),
-        gather_groups(number, tile),
-        place_of(tile),
-    )
-    size, each = shared_size(*operands, tile), tile.numbers_each
+    multiply, gather = block_product(*operands, number, tile), gather_groups(number, tile)
+    size, each, place = shared_size(*operands, tile), tile.numbers_each, place_of(tile)
     rows, columns, rows_each, columns_each = tile.rows, tile.columns, tile.rows_each, tile.columns_each
 
-    def feedback(error: View, weight: View, out: View, factor: float) -> None:
+    def feedback(
+        error: View, weight: View, out: View, batch: int, below: int, above: int, factor: float
+    ) -> None:
         shared = cuda.shared.array(size, number)
         sums = cuda.local.array((rows_each, columns_each), number)
         totals = cuda.local.array(each, number)
         for i in range(rows_each):
             for j in range(columns_each):
                 sums[i, j] = number(0)
-        first_row, first_column = cuda.blockIdx.y * rows, cuda.blockIdx.x * columns
-        multiply(error, weight, first_row, first_column, shared, sums)
+        samples, neurons, steps = unsigned(batch), unsigned(below), unsigned(above)
+        first_row, first_column = unsigned(cuda.blockIdx.y * rows), unsigned(cuda.blockIdx.x * columns)
+        multiply(error, weight, samples, neurons, steps, first_row, first_column, shared, sums)
         gather(sums, shared, totals)
         for turn in range(each):
             row, column = place(first_row, first_column, turn)
-            if row < unsigned(out.shape[0]) and column < unsigned(out.shape[1]):
-                out[row, column] = number(factor) * totals[turn]
+            if row < samples and column < neurons:
+                out[unsigned(row * neurons + column)] = number(factor) * totals[turn]
 
     return cuda.jit(feedback)
 
@@ -162,24 +160,32 @@ def thin_predict_kernel(activation: ActivationName, number: Number) -> Kernel:
     Arguments as for `predict_kernel`; grid (m, batch), block `THIN`.
     """
     function, _ = activation_functions(activation, number)
-    add_up = block_sum(number)
+    add_up, threads, walk = block_sum(number), unsigned(THIN), unsigned(THIN * IN_FLIGHT)
+    last_of_walk = unsigned(THIN * IN_FLIGHT - 1)
 
-    def predict(activity: View, weight: View, bias: View, out: View) -> None:
+    def predict(
+        activity: View, weight: View, bias: View, out: View, batch: int, below: int, above: int
+    ) -> None:
         rates = cuda.local.array(IN_FLIGHT, number)
         weights = cuda.local.array(IN_FLIGHT, number)
-        neuron, sample, last = cuda.blockIdx.x, cuda.blockIdx.y, unsigned(weight.shape[1] - 1)
-        thread, threads, total = unsigned(cuda.threadIdx.x), unsigned(THIN), number(0)
-        for first in range(0, weight.shape[1], THIN * IN_FLIGHT):
+        neuron, sample, width = unsigned(cuda.blockIdx.x), unsigned(cuda.blockIdx.y), unsigned(below)
+        thread, last, total = unsigned(cuda.threadIdx.x), unsigned(width - unsigned(1)), number(0)
+        first, of_activity, of_weight = thread, unsigned(sample * width), unsigned(neuron * width)
+        for _ in range((width + last_of_walk) // walk):
             for turn in range(IN_FLIGHT):
-                at = unsigned(first) + thread + threads * unsigned(turn)
+                at = unsigned(first + threads * unsigned(turn))
                 at = at if at < last else last  # any number does for what is not there
-                rates[turn], weights[turn] = activity[sample, at], weight[neuron, at]
+                rates[turn], weights[turn] = (
+                    activity[unsigned(of_activity + at)],
+                    weight[unsigned(of_weight + at)],
+                )
             for turn in range(IN_FLIGHT):
-                at = unsigned(first) + thread + threads * unsigned(turn)
-                total += function(rates[turn]) * weights[turn] if at <= last else number(0)
+                there = unsigned(first + threads * unsigned(turn)) < width
+                total += function(rates[turn]) * weights[turn] if there else number(0)
+            first = unsigned(first + walk)
         total = add_up(total)
-        if cuda.threadIdx.x == 0:
-            out[sample, neuron] = total + bias[neuron]
+        if thread == 0:
+            out[unsigned(sample * unsigned(above) + neuron)] = total + bias[neuron]
 
     return cuda.jit(predict)
 
@@ -191,36 +197,46 @@ def thin_feedback_kernel(number: Number) -> Kernel:
     Arguments as for `feedback_kernel`; grid (n in blocks of `BESIDE`, batch), block (BESIDE, BELOW). Threads
     one below the other share a sum.
     """
-    half = WARP // BESIDE // 2 * BESIDE  # as far as lanes with the same neuron are apart in a warp
+    farthest = WARP // 2  # lanes with the same neuron are `BESIDE` apart, or twice or four times that
     warps, size = BESIDE * BELOW // WARP, BESIDE * BELOW // WARP * BESIDE
+    beside, lanes, walk = unsigned(BESIDE), unsigned(WARP), unsigned(BELOW * IN_FLIGHT)
+    last_of_walk, below_each = unsigned(BELOW * IN_FLIGHT - 1), unsigned(BELOW)
 
-    def feedback(error: View, weight: View, out: View, factor: float) -> None:
+    def feedback(
+        error: View, weight: View, out: View, batch: int, below: int, above: int, factor: float
+    ) -> None:
         parts = cuda.shared.array(size, number)
         errors = cuda.local.array(IN_FLIGHT, number)
         weights = cuda.local.array(IN_FLIGHT, number)
-        x, y, sample = unsigned(cuda.threadIdx.x), unsigned(cuda.threadIdx.y), cuda.blockIdx.y
-        column, below = unsigned(cuda.blockIdx.x) * unsigned(BESIDE) + x, unsigned(weight.shape[1] - 1)
-        own, last, total = column if column < below else below, unsigned(weight.shape[0] - 1), number(0)
-        for first in range(0, weight.shape[0], BELOW * IN_FLIGHT):
+        x, y = unsigned(cuda.threadIdx.x), unsigned(cuda.threadIdx.y)
+        width, height, total = unsigned(below), unsigned(above), number(0)
+        column, last = unsigned(cuda.blockIdx.x * beside + x), unsigned(height - unsigned(1))
+        own = column if column < width else unsigned(width - unsigned(1))
+        first, of_error = y, unsigned(cuda.blockIdx.y * height)
+        for _ in range((height + last_of_walk) // walk):
             for turn in range(IN_FLIGHT):
-                at = unsigned(first) + y + unsigned(BELOW) * unsigned(turn)
-                at = at if at < last else last
-                errors[turn], weights[turn] = error[sample, at], weight[at, own]
+                at = unsigned(first + below_each * unsigned(turn))
+                at = at if at < last else last  # any number does for what is not there
+                errors[turn], weights[turn] = (
+                    error[unsigned(of_error + at)],
+                    weight[unsigned(at * width + own)],
+                )
             for turn in range(IN_FLIGHT):
-                at = unsigned(first) + y + unsigned(BELOW) * unsigned(turn)
-                total += errors[turn] * weights[turn] if at <= last else number(0)
-        distance = half
+                there = unsigned(first + below_each * unsigned(turn)) < height
+                total += errors[turn] * weights[turn] if there else number(0)
+            first = unsigned(first + walk)
+        distance = farthest
         while distance >= BESIDE:
             total += cuda.shfl_xor_sync(LANES, total, distance)
             distance //= 2
-        thread = y * unsigned(BESIDE) + x
-        if thread % unsigned(WARP) < unsigned(BESIDE):
-            parts[thread // unsigned(WARP) * unsigned(BESIDE) + x] = total
+        thread = unsigned(y * beside + x)
+        if thread % lanes < beside:
+            parts[unsigned(thread // lanes * beside + x)] = total
         cuda.syncthreads()
-        if y == 0 and column <= below:
+        if y == 0 and column < width:
             total = number(0)
             for warp in range(warps):
-                total += parts[unsigned(warp) * unsigned(BESIDE) + x]
-            out[sample, column] = number(factor) * total
+                total += parts[unsigned(unsigned(warp) * beside + x)]
+            out[unsigned(cuda.blockIdx.y * width + column)] = number(factor) * total
 
     return cuda.jit(feedback)

@@ -20,9 +20,9 @@ from pcsim.kernels.cuda_blocks import Tile
 Anything = Any
 config: Any = numba_config  # its attributes are made when it is imported
 
-# Blocks of one warp, for networks of a few neurons: each thread is a Python thread.
+# Blocks of one and of two warps, for networks of a few neurons: each thread is a Python thread.
 TILE = Tile(across=8, down=4, columns_each=2, rows_each=2, depth=3)
-PRODUCT_TILE = Tile(across=4, down=4, columns_each=2, rows_each=1, depth=4, groups=2)
+PRODUCT_TILE = Tile(across=8, down=4, columns_each=1, rows_each=2, depth=3, groups=2)
 
 
 def simulated() -> bool:
@@ -36,6 +36,7 @@ def complete() -> None:
 
     inside: Any = kernelapi
     inside.FakeCUDAModule.shfl_xor_sync = _shuffle
+    inside.FakeCUDAModule.syncwarp = _wait  # of all warps: each of ours waits as often as the others
     inside.FakeCUDAShared.array = _shared_array
     # The simulator swaps `cuda` in a module while a function of it runs, which threads that call a device
     # function of another module do at the same time, and undo for each other. This one is never swapped.
@@ -109,6 +110,11 @@ def _shuffle(module: Anything, mask: int, value: Anything, distance: int) -> Any
     lanes[turn, thread.thread_id] = value
     thread.syncthreads()
     return lanes[turn, thread.thread_id ^ distance]
+
+
+def _wait(module: Anything) -> None:
+    thread: Anything = threading.current_thread()
+    thread.syncthreads()
 
 
 def _shared_array(shared: Anything, shape: Anything, dtype: Anything) -> Anything:
