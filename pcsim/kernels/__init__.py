@@ -114,6 +114,24 @@ class FusingKernels(Protocol):
 
 
 @runtime_checkable
+class ComparingSynapses(Synapses, Protocol):
+    """Synapses that use their feedback where they form it, for kernels that compare on the way."""
+
+    def relax_and_compare(
+        self,
+        activity: Array,
+        error: Array,
+        error_above: Array,
+        weight: Array,
+        prediction: Array,
+        feedback: Array,
+        constants: Relaxation,
+    ) -> float:
+        """Move ĥ_l by equation (2), form e_l = ĥ_l − p_l, return ½‖e_l‖²; `feedback` is room to work in."""
+        ...
+
+
+@runtime_checkable
 class FusingSynapses(Synapses, Protocol):
     """Synapses that relax their layer and predict from its new activity in one pass over the weight."""
 

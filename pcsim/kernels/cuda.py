@@ -8,21 +8,43 @@ converted to float.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Self, cast
 
 import numpy as np
 
 from pcsim.architecture import ConvLayer
-from pcsim.kernels import ActivationName, Kernels, OutputName, cuda_local, cuda_simulator
+from pcsim.kernels import ActivationName, Kernels, OutputName, Relaxation, cuda_local, cuda_simulator
 from pcsim.kernels.cuda_arrays import DeviceArray
 from pcsim.kernels.cuda_conv import CudaConvolution
 from pcsim.kernels.cuda_launch import flat, number_of
 from pcsim.kernels.cuda_learning import CudaLearning
 from pcsim.kernels.cuda_numbers import DeviceNumber
-from pcsim.kernels.cuda_products import feedback_plan, predict_plan
+from pcsim.kernels.cuda_products import Back, Relaxing, feedback_plan, predict_plan
 from pcsim.kernels.dense import DenseSynapses
 
 __all__ = ["CudaKernels", "DeviceArray", "DeviceNumber"]
+
+
+@dataclass(frozen=True)
+class CudaSynapses(DenseSynapses):
+    """One dense connection on a GPU, whose feedback is used where it is formed."""
+
+    def relax_and_compare(
+        self,
+        activity: DeviceArray,
+        error: DeviceArray,
+        error_above: DeviceArray,
+        weight: DeviceArray,
+        prediction: DeviceArray,
+        feedback: DeviceArray,
+        constants: Relaxation,
+    ) -> DeviceNumber:
+        """See `ComparingSynapses`."""
+        kernels = cast("CudaKernels", self.kernels)
+        return kernels.bring_back_and_compare(
+            activity, error, error_above, weight, prediction, feedback, self.activation, constants
+        )
 
 
 class CudaKernels(CudaLearning):
@@ -71,9 +93,9 @@ class CudaKernels(CudaLearning):
             arrays, extents = flat(activity, weight, bias, out), (*activity.shape, len(weight))
             self.launch(plan.kernel, plan.grid, plan.block, *arrays, *extents)
 
-    def dense(self, activation: ActivationName, batch: int) -> DenseSynapses:
+    def dense(self, activation: ActivationName, batch: int) -> CudaSynapses:
         """Return what computes a dense connection."""
-        return DenseSynapses(cast("Kernels", self), activation)
+        return CudaSynapses(cast("Kernels", self), activation)
 
     def convolution(
         self, layer: ConvLayer, activation: ActivationName, batch: int, dtype: np.dtype[np.floating]
@@ -130,8 +152,10 @@ class CudaKernels(CudaLearning):
         if plan is None:
             self.products.feedback(error_above, weight, precision_above, out)
         else:
-            arrays, extents = flat(error_above, weight, out), (*out.shape, len(weight))
-            self.launch(plan.kernel, plan.grid, plan.block, *arrays, *extents, float(precision_above))
+            arrays, extents = flat(error_above, weight), (*out.shape, len(weight))
+            self.launch(
+                plan.kernel, plan.grid, plan.block, *arrays, *extents, Back(out.flat, float(precision_above))
+            )
 
     def relax(
         self,
@@ -163,6 +187,33 @@ class CudaKernels(CudaLearning):
         arrays = (activity, error, feedback, prediction)
         norm = self.launch_and_sum(kernel, arrays, step, precision, activity_decay)
         return norm * (0.5 / len(error))
+
+    def bring_back_and_compare(
+        self,
+        activity: DeviceArray,
+        error: DeviceArray,
+        error_above: DeviceArray,
+        weight: DeviceArray,
+        prediction: DeviceArray,
+        feedback: DeviceArray,
+        activation: ActivationName,
+        constants: Relaxation,
+    ) -> DeviceNumber:
+        """`feedback`, then `relax_and_compare`: one kernel, if one of ours multiplies."""
+        step, precision, above, decay = map(float, constants)
+        plan = feedback_plan(number_of(activity), activity.shape, self._product_tile, activation)
+        if plan is None:
+            self.feedback(error_above, weight, above, feedback)
+            return self.relax_and_compare(
+                activity, error, feedback, prediction, activation, step, precision, decay
+            )
+        blocks = plan.grid[0] * plan.grid[1]
+        cells, first = self.take(blocks)
+        own, place = (activity.flat, error.flat, prediction.flat), (cells.array.view, first)
+        end = Relaxing(above, *own, step, precision, decay, *place)
+        extents = *activity.shape, len(weight)
+        self.launch(plan.kernel, plan.grid, plan.block, *flat(error_above, weight), *extents, end)
+        return DeviceNumber(((1.0, cells, first, blocks),)) * (0.5 / len(error))
 
     def squared_error(self, error: DeviceArray) -> DeviceNumber:
         """Return ½‖e_l‖², the mean over the batch."""

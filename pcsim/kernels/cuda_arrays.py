@@ -228,9 +228,7 @@ class TorchProducts:
         self._on_gpu = device.startswith("cuda")
         self.name = f"torch, on {torch.cuda.get_device_name() if self._on_gpu else device}"
         self._streams: dict[int, Any] = {}
-        self._staging: WeakKeyDictionary[DeviceArray, tuple[torch.Tensor, torch.cuda.Event | None]] = (
-            WeakKeyDictionary()
-        )
+        self._staging: WeakKeyDictionary[DeviceArray, Staging] = WeakKeyDictionary()
 
     def zeros(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> DeviceArray:
         """See `Products`."""
@@ -246,18 +244,13 @@ class TorchProducts:
         kernel[grid, block, self._streams[handle]](*arguments)
 
     def upload(self, host: Array, array: DeviceArray) -> None:
-        """See `Products`: by way of memory that the GPU reads itself, once it has read what lay there."""
+        """See `Products`: while the GPU is busy with the mini-batch before."""
+        if not self._on_gpu:
+            _tensor(array).numpy()[...] = host
+            return
         if array not in self._staging:
-            room = self._torch.empty(array.shape, dtype=_tensor(array).dtype, pin_memory=self._on_gpu)
-            event = self._torch.cuda.Event() if self._on_gpu else None  # type: ignore[no-untyped-call]
-            self._staging[array] = room, event
-        room, read = self._staging[array]
-        if read is not None:
-            read.synchronize()
-        room.numpy()[...] = host
-        _tensor(array).copy_(room, non_blocking=True)
-        if read is not None:
-            read.record()
+            self._staging[array] = Staging(_tensor(array))
+        self._staging[array].bring(host)
 
     def predict(self, rates: DeviceArray, weight: DeviceArray, bias: DeviceArray, out: DeviceArray) -> None:
         """See `Products`."""
@@ -290,6 +283,38 @@ class TorchProducts:
             graph.replay()
 
         return replay
+
+
+class Staging:
+    """The way of mini-batches into an array on a GPU, whose kernels may still be at work on the last one.
+
+    From the host's array into memory that the GPU reads itself, from there into memory beside the array in a
+    stream of its own, and in the stream of all work only from there into the array: a microsecond.
+    """
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        import torch
+
+        self._tensor, self._in_stream = tensor, torch.cuda.stream
+        self._host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        self._beside = torch.empty_like(tensor)
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._beside.record_stream(self._stream)
+        self._arrived, self._used = torch.cuda.Event(), torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._current = torch.cuda.current_stream
+
+    def bring(self, host: Array) -> None:
+        """Queue a copy of the host's array, which may change at once."""
+        self._arrived.synchronize()  # what was brought last has left the host
+        self._host.numpy()[...] = host
+        self._stream.wait_event(self._used)
+        with self._in_stream(self._stream):
+            self._beside.copy_(self._host, non_blocking=True)
+            self._arrived.record()
+        here = self._current()
+        here.wait_event(self._arrived)
+        self._tensor.copy_(self._beside)
+        self._used.record(here)
 
 
 def take_device(rank: int) -> None:

@@ -162,6 +162,8 @@ def _block_reduction(operator: Callable[[Value, Value], Value], neutral: float, 
         while distance > 0:
             value = combine(value, cuda.shfl_xor_sync(LANES, value, distance))
             distance //= 2
+        if cuda.blockDim.x * cuda.blockDim.y == WARP:
+            return value
         if lane == 0:
             partial[warp] = value
         cuda.syncthreads()

@@ -31,6 +31,7 @@ from pcsim.kernels.cuda_device import (
 )
 
 SHORT_WALK = 8  # slices that a block gets through in about the time of two launches; an estimate
+MANY_ROWS, FEW_ROWS = Tile(), Tile(across=16, down=4, columns_each=2, rows_each=4, depth=32)
 ONE_SAMPLE_THREADS, ONE_SAMPLE_ROWS = 256, 16  # of a block of `one_sample_kernel`: columns, and rows of each
 
 
@@ -60,6 +61,11 @@ class Books(NamedTuple):
     decay: float
     numbers: View
     first: int
+
+
+def tile_for(rows: int) -> Tile:
+    """Return the tile of the learning kernels for a weight with so many rows."""
+    return FEW_ROWS if rows <= FEW_ROWS.rows else MANY_ROWS
 
 
 def walks_far(tile: Tile, batch: int, rows: int, columns: int) -> bool:

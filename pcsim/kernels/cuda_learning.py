@@ -166,7 +166,7 @@ class CudaLearning(Launcher):
         """Form G_l and change the weight in one kernel, or G_l by a product first; `others` both take."""
         weight, bias, error_above, activity = operands
         check_operands(*operands)
-        number, tile = number_of(weight), self._tile or Tile()
+        number, tile = number_of(weight), self._tile or cuda_hebbian.tile_for(len(weight))
         if walks_far(tile, len(activity), *weight.shape):
             gradient = self.scratch("gradient", weight.shape, weight.dtype)
             bias_gradient = self.scratch("gradient", bias.shape, bias.dtype)

@@ -30,7 +30,7 @@ ROW_THREADS = 128  # at most, of a block that owns a row
 
 
 @cache
-def _relaxed(activation: ActivationName, number: Number) -> Kernel:
+def relaxed_activity(activation: ActivationName, number: Number) -> Kernel:
     """Return the device function of a neuron's new activity, equation (2)."""
     function, slope = activation_functions(activation, number)
 
@@ -51,7 +51,7 @@ def relax_kernel(activation: ActivationName, number: Number) -> Kernel:
 
     Arguments, flat: activity, error, feedback (already times γ_{l+1}), then k, γ_l, γ_l^decay.
     """
-    relaxed = _relaxed(activation, number)
+    relaxed = relaxed_activity(activation, number)
 
     def relax(
         activity: View, error: View, feedback: View, step: float, precision: float, activity_decay: float
@@ -70,7 +70,7 @@ def relax_and_compare_kernel(activation: ActivationName, number: Number) -> Kern
     Arguments, flat: activity, error, feedback (already times γ_{l+1}), prediction, then k, γ_l, γ_l^decay,
     numbers, first.
     """
-    relaxed, add_up = _relaxed(activation, number), block_sum(number)
+    relaxed, add_up = relaxed_activity(activation, number), block_sum(number)
 
     def relax_and_compare(
         activity: View,

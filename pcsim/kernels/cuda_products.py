@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,12 +23,14 @@ from pcsim.kernels.cuda_device import (
     WARP,
     Kernel,
     Number,
+    Value,
     View,
     activation_functions,
     block_sum,
     cuda,
     unsigned,
 )
+from pcsim.kernels.cuda_local import relaxed_activity
 
 IN_FLIGHT = 8  # numbers that a thread asks for before it looks at the first
 THIN = 128  # threads of a block that forms one number of a prediction
@@ -76,15 +79,21 @@ def predict_plan(
     return Plan(predict_kernel(activation, number, tile), tile.grid(*shape), tile.threads)
 
 
-def feedback_plan(number: Number, shape: tuple[int, ...], tile: Tile | None = None) -> Plan | None:
-    """Return how feedback of this shape, (batch, n), is formed; see `predict_plan`."""
+def feedback_plan(
+    number: Number,
+    shape: tuple[int, ...],
+    tile: Tile | None = None,
+    activation: ActivationName | None = None,
+) -> Plan | None:
+    """Return how feedback of this shape, (batch, n), is formed; see `predict_plan` and `feedback_kernel`."""
     batch, neurons = shape
     if tile is None and batch * neurons <= THIN_SUMS:
-        return Plan(thin_feedback_kernel(number), (-(-neurons // BESIDE), batch), (BESIDE, BELOW))
+        kernel = thin_feedback_kernel(number, activation)
+        return Plan(kernel, (-(-neurons // BESIDE), batch), (BESIDE, BELOW))
     if tile is None and batch > MOST_SAMPLES:
         return None
     tile = tile or TILES[number]
-    return Plan(feedback_kernel(number, tile), tile.grid(*shape), tile.threads)
+    return Plan(feedback_kernel(number, tile, activation), tile.grid(*shape), tile.threads)
 
 
 @cache
@@ -120,21 +129,82 @@ def predict_kernel(activation: ActivationName, number: Number, tile: Tile) -> Ke
     return cuda.jit(predict)
 
 
-@cache
-def feedback_kernel(number: Number, tile: Tile) -> Kernel:
-    """Return the kernel of out = factor · error weight.
+class Back(NamedTuple):
+    """What becomes of feedback: out = factor · error weight, (batch, n), flat."""
 
-    Arguments, flat: error (batch, m), weight (m, n), out (batch, n), then batch, n, m and factor. Grid and
-    block: `tile.grid(batch, n)`, `tile.threads`.
+    out: View
+    factor: float
+
+
+class Relaxing(NamedTuple):
+    """What becomes of feedback that is used at once, by equation (2), and compared: see `relax_and_compare`.
+
+    Attributes:
+        factor: γ_{l+1}.
+        activity: ĥ_l, (batch, n), flat, and so on: changed.
+        error: e_l, changed.
+        prediction: p_l.
+        step: k.
+        precision: γ_l.
+        activity_decay: γ_l^decay.
+        numbers: block i writes its part of ‖e_l‖² to numbers[first + i].
+        first: where they begin.
+    """
+
+    factor: float
+    activity: View
+    error: View
+    prediction: View
+    step: float
+    precision: float
+    activity_decay: float
+    numbers: View
+    first: int
+
+
+End = Any  # `Back` or `Relaxing`, as a kernel sees it
+
+
+@cache
+def _ending(activation: ActivationName | None, number: Number) -> Kernel:
+    """Return the device function of what becomes of one number of feedback, and of what it adds to ‖e_l‖².
+
+    Arguments: the number, its place, `Relaxing` if there is an activation, else `Back`.
+    """
+
+    def put(total: Value, place: int, end: Back) -> Value:
+        end.out[place] = number(end.factor) * total
+        return number(0)
+
+    if activation is None:
+        return cuda.jit(put, device=True)
+    relaxed = relaxed_activity(activation, number)
+
+    def relax(total: Value, place: int, end: Relaxing) -> Value:
+        drive, error = number(end.factor) * total, end.error[place]
+        constants = end.step, end.precision, end.activity_decay
+        value = relaxed(end.activity[place], error, drive, *constants)
+        difference = value - end.prediction[place]
+        end.activity[place], end.error[place] = value, difference
+        return difference * difference
+
+    return cuda.jit(relax, device=True)
+
+
+@cache
+def feedback_kernel(number: Number, tile: Tile, activation: ActivationName | None = None) -> Kernel:
+    """Return the kernel of error weight, and of what becomes of it.
+
+    Arguments: error (batch, m) and weight (m, n), flat, batch, n, m, then `Back`, or `Relaxing` if an
+    activation is given. Grid and block: `tile.grid(batch, n)`, `tile.threads`.
     """
     operands = Operand(True), Operand(False)
     multiply, gather = block_product(*operands, number, tile), gather_groups(number, tile)
     size, each, place = shared_size(*operands, tile), tile.numbers_each, place_of(tile)
     rows, columns, rows_each, columns_each = tile.rows, tile.columns, tile.rows_each, tile.columns_each
+    finish, add_up, counts = _ending(activation, number), block_sum(number), activation is not None
 
-    def feedback(
-        error: View, weight: View, out: View, batch: int, below: int, above: int, factor: float
-    ) -> None:
+    def feedback(error: View, weight: View, batch: int, below: int, above: int, end: End) -> None:
         shared = cuda.shared.array(size, number)
         sums = cuda.local.array((rows_each, columns_each), number)
         totals = cuda.local.array(each, number)
@@ -145,10 +215,16 @@ def feedback_kernel(number: Number, tile: Tile) -> Kernel:
         first_row, first_column = unsigned(cuda.blockIdx.y * rows), unsigned(cuda.blockIdx.x * columns)
         multiply(error, weight, samples, neurons, steps, first_row, first_column, shared, sums)
         gather(sums, shared, totals)
+        square = number(0)
         for turn in range(each):
             row, column = place(first_row, first_column, turn)
             if row < samples and column < neurons:
-                out[unsigned(row * neurons + column)] = number(factor) * totals[turn]
+                square += finish(totals[turn], unsigned(row * neurons + column), end)
+        if counts:
+            square = add_up(square)
+            if cuda.threadIdx.x == 0 and cuda.threadIdx.y == 0:
+                block = cuda.blockIdx.y * cuda.gridDim.x + cuda.blockIdx.x
+                end.numbers[end.first + block] = np.float64(square)
 
     return cuda.jit(feedback)
 
@@ -191,7 +267,7 @@ def thin_predict_kernel(activation: ActivationName, number: Number) -> Kernel:
 
 
 @cache
-def thin_feedback_kernel(number: Number) -> Kernel:
+def thin_feedback_kernel(number: Number, activation: ActivationName | None = None) -> Kernel:
     """Return the kernel of the same feedback with a block for some neurons below and one sample.
 
     Arguments as for `feedback_kernel`; grid (n in blocks of `BESIDE`, batch), block (BESIDE, BELOW). Threads
@@ -201,10 +277,9 @@ def thin_feedback_kernel(number: Number) -> Kernel:
     warps, size = BESIDE * BELOW // WARP, BESIDE * BELOW // WARP * BESIDE
     beside, lanes, walk = unsigned(BESIDE), unsigned(WARP), unsigned(BELOW * IN_FLIGHT)
     last_of_walk, below_each = unsigned(BELOW * IN_FLIGHT - 1), unsigned(BELOW)
+    finish, counts = _ending(activation, number), activation is not None
 
-    def feedback(
-        error: View, weight: View, out: View, batch: int, below: int, above: int, factor: float
-    ) -> None:
+    def feedback(error: View, weight: View, batch: int, below: int, above: int, end: End) -> None:
         parts = cuda.shared.array(size, number)
         errors = cuda.local.array(IN_FLIGHT, number)
         weights = cuda.local.array(IN_FLIGHT, number)
@@ -233,10 +308,19 @@ def thin_feedback_kernel(number: Number) -> Kernel:
         if thread % lanes < beside:
             parts[unsigned(thread // lanes * beside + x)] = total
         cuda.syncthreads()
+        square = number(0)
         if y == 0 and column < width:
             total = number(0)
             for warp in range(warps):
                 total += parts[unsigned(unsigned(warp) * beside + x)]
-            out[unsigned(cuda.blockIdx.y * width + column)] = number(factor) * total
+            square = finish(total, unsigned(cuda.blockIdx.y * width + column), end)
+        if counts:
+            distance = BESIDE // 2
+            while distance > 0:
+                square += cuda.shfl_xor_sync(LANES, square, distance)
+                distance //= 2
+            if thread == 0:
+                block = cuda.blockIdx.y * cuda.gridDim.x + cuda.blockIdx.x
+                end.numbers[end.first + block] = np.float64(square)
 
     return cuda.jit(feedback)

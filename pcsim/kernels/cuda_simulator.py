@@ -20,9 +20,9 @@ from pcsim.kernels.cuda_blocks import Tile
 Anything = Any
 config: Any = numba_config  # its attributes are made when it is imported
 
-# Blocks of one and of two warps, for networks of a few neurons: each thread is a Python thread.
+# Blocks of one warp, for networks of a few neurons: each thread is a Python thread.
 TILE = Tile(across=8, down=4, columns_each=2, rows_each=2, depth=3)
-PRODUCT_TILE = Tile(across=8, down=4, columns_each=1, rows_each=2, depth=3, groups=2)
+PRODUCT_TILE = Tile(across=8, down=4, columns_each=1, rows_each=1, depth=3)
 
 
 def simulated() -> bool:

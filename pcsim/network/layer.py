@@ -16,6 +16,7 @@ from pcsim.errors import ProgramError, ShapeError
 from pcsim.kernels import (
     ActivationName,
     Array,
+    ComparingSynapses,
     FusingKernels,
     FusingSynapses,
     Kernels,
@@ -114,6 +115,7 @@ class Layer:
         if connection is not None and parameters is not None:
             self.synapses = connection.synapses(kernels, batch, dtype)
             self._parts = self.synapses if isinstance(self.synapses, PartwiseSynapses) else None
+            self._comparing = self.synapses if isinstance(self.synapses, ComparingSynapses) else None
             self._weight = self.synapses.place(as_matrix(parameters[0]))
             self.bias = kernels.to_device(parameters[1])
             if learner is not None:
@@ -293,6 +295,13 @@ class Layer:
         assert self.connection is not None
         kernels, traits = cast("FusingKernels", self.kernels), self.traits
         above, below = self.inbox[MessageKind.ERROR], self.inbox[MessageKind.PREDICTION]
+        if self._comparing is not None:
+            constants = Relaxation(step, traits.precision, traits.precision_above, traits.activity_decay)
+            own = self.activity, self.error
+            self.compared = self._comparing.relax_and_compare(
+                *own, above, self.weight, below, self.feedback, constants
+            )
+            return self.error
         self.synapses.feedback(self.activity, above, self.weight, traits.precision_above, self.feedback)
         self.compared = kernels.relax_and_compare(
             self.activity,

@@ -5,6 +5,7 @@ Example: `python -m pcsim.experiments.bench.device --batch 64`
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import statistics
@@ -106,9 +107,8 @@ class Trained:
 
     def nodes(self) -> list[Node]:
         """Return the kernels of a step as a profiler sees them, in the order in which they first come."""
-        from torch.profiler import ProfilerActivity, profile
-
-        with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        tools = importlib.import_module("torch.profiler")
+        with tools.profile(activities=[tools.ProfilerActivity.CUDA]) as profiler:
             self.steps(PROFILED)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "trace.json"
