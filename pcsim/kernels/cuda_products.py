@@ -43,7 +43,7 @@ BESIDE, BELOW = (
 MOST_SAMPLES = 256  # of a mini-batch that our own kernels multiply
 THIN_SUMS = 2048  # numbers of a product that are a block of threads each
 TILES: dict[Number, Tile] = {  # of 48 kB of shared memory
-    np.float32: Tile(4, 8, 4, 4, 8, 16),
+    np.float32: Tile(4, 8, 4, 4, 16, 8),
     np.float64: Tile(4, 8, 4, 4, 8, 8),
 }
 
