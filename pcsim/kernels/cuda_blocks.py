@@ -49,11 +49,11 @@ class Tile:
         groups: of across · down threads each: one, or warps that divide the sum among them.
     """
 
-    across: int = 16
-    down: int = 8
-    columns_each: int = 4
-    rows_each: int = 8
-    depth: int = 16
+    across: int
+    down: int
+    columns_each: int
+    rows_each: int
+    depth: int
     groups: int = 1
 
     def __post_init__(self) -> None:

@@ -31,7 +31,8 @@ from pcsim.kernels.cuda_device import (
 )
 
 SHORT_WALK = 8  # slices that a block gets through in about the time of two launches; an estimate
-MANY_ROWS, FEW_ROWS = Tile(), Tile(across=16, down=4, columns_each=2, rows_each=4, depth=32)
+MANY_ROWS = Tile(across=16, down=16, columns_each=4, rows_each=4, depth=16)
+FEW_ROWS = Tile(across=16, down=4, columns_each=2, rows_each=4, depth=32)
 ONE_SAMPLE_THREADS, ONE_SAMPLE_ROWS = 256, 16  # of a block of `one_sample_kernel`: columns, and rows of each
 
 

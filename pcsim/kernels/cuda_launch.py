@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
+from math import prod
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from numba.core import config
 
-from pcsim.errors import ConfigurationError
+from pcsim.errors import ConfigurationError, ShapeError
 from pcsim.kernels import ActivationName, Array, cuda_local, cuda_simulator
 from pcsim.kernels.cuda_arrays import Argument, DeviceArray, Extent, HostProducts, Products, TorchProducts
 from pcsim.kernels.cuda_device import WARP, Kernel, Number, View
 from pcsim.kernels.cuda_numbers import CELLS, CELLS_OF_A_STEP, Cells, DeviceNumber
 
 numba_config: Any = config  # its attributes are made when it is imported
+LIMIT = 2**32 - 2**12  # numbers in an array: places are counted in 32 bits, also by a tile that hangs over
 
 
 class Launcher:
@@ -53,7 +55,15 @@ class Launcher:
             ) from error
 
     def zeros(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> DeviceArray:
-        """Return a new array of zeros on the device."""
+        """Return a new array of zeros on the device.
+
+        Raises:
+            ShapeError: too many numbers for kernels that count places in 32 bits.
+        """
+        if prod(shape) >= LIMIT:
+            raise ShapeError(
+                f"array of shape {shape} on a GPU: {prod(shape)} numbers, expected fewer than {LIMIT}"
+            )
         return self.products.zeros(shape, dtype)
 
     def postponing(self) -> AbstractContextManager[None]:

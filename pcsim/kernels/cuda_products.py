@@ -1,8 +1,9 @@
-"""Products of a mini-batch with a weight: predictions and feedback, for mini-batches of up to some hundred.
+"""Products of a mini-batch with a weight, predictions and feedback, as long as they are small for a GPU.
 
-Libraries are made for large products. One of 64 samples has few tiles, and cuBLAS's kernels for it leave most
-of a GPU idle; ours divide each sum among the groups of a block, too (`cuda_blocks`). f(ĥ_l) and the bias are
-taken along on the way. All sums are added in a fixed order: the same bits come out each time.
+Libraries are made for large products. One of 64 samples has few tiles, and what cuBLAS takes for a prediction
+of 1024 neurons leaves most of an H200 idle; ours divides each sum among the warps of a block, too
+(`cuda_blocks`). f(ĥ_l) and the bias are taken along, and feedback can be used where it is formed. All sums
+are added in a fixed order: the same bits come out each time.
 
 Few sums of their own, of one sample or of a layer of ten neurons, are a block of threads each
 (`thin_predict_kernel`): there is nothing that a tile could share.
@@ -34,17 +35,15 @@ from pcsim.kernels.cuda_local import relaxed_activity
 
 IN_FLIGHT = 8  # numbers that a thread asks for before it looks at the first
 THIN = 128  # threads of a block that forms one number of a prediction
-BESIDE, BELOW = (
-    8,
-    64,
-)  # threads of a block that forms some numbers of a feedback: 8 floats are a sector of memory
+BESIDE, BELOW = 8, 64  # threads of a block that forms some numbers of feedback: 8 floats are a sector
 
-
-MOST_SAMPLES = 256  # of a mini-batch that our own kernels multiply
-THIN_SUMS = 2048  # numbers of a product that are a block of threads each
-TILES: dict[Number, Tile] = {  # of 48 kB of shared memory
-    np.float32: Tile(4, 8, 4, 4, 16, 8),
-    np.float64: Tile(4, 8, 4, 4, 8, 8),
+# Found on an H200, with 1024 neurons above and below: docs/performance-cuda.md.
+MOST_OF_A_PREDICTION, MOST_OF_FEEDBACK = 2**17, 2**16  # numbers of a product above which cuBLAS is faster
+THIN_SUMS = 2**12  # numbers of a product up to which each is a block of threads
+FEW_SAMPLES = 32  # up to which tiles are half as high, and so twice as many
+TILES: dict[Number, tuple[Tile, Tile]] = {  # for few samples and for more; of 48 kB of shared memory
+    np.float32: (Tile(4, 8, 4, 2, 8, 16), Tile(4, 8, 4, 4, 16, 8)),
+    np.float64: (Tile(4, 8, 4, 2, 8, 8), Tile(4, 8, 4, 4, 8, 8)),
 }
 
 
@@ -73,9 +72,9 @@ def predict_plan(
     batch, neurons = shape
     if tile is None and batch * neurons <= THIN_SUMS:
         return Plan(thin_predict_kernel(activation, number), (neurons, batch), (THIN, 1))
-    if tile is None and batch > MOST_SAMPLES:
+    if tile is None and batch * neurons > MOST_OF_A_PREDICTION:
         return None
-    tile = tile or TILES[number]
+    tile = tile or TILES[number][batch > FEW_SAMPLES]
     return Plan(predict_kernel(activation, number, tile), tile.grid(*shape), tile.threads)
 
 
@@ -90,9 +89,9 @@ def feedback_plan(
     if tile is None and batch * neurons <= THIN_SUMS:
         kernel = thin_feedback_kernel(number, activation)
         return Plan(kernel, (-(-neurons // BESIDE), batch), (BESIDE, BELOW))
-    if tile is None and batch > MOST_SAMPLES:
+    if tile is None and batch * neurons > MOST_OF_FEEDBACK:
         return None
-    tile = tile or TILES[number]
+    tile = tile or TILES[number][batch > FEW_SAMPLES]
     return Plan(feedback_kernel(number, tile, activation), tile.grid(*shape), tile.threads)
 
 

@@ -1,4 +1,4 @@
-"""Times a training step on a GPU: with and without a graph, and each of its kernels.
+"""Times a training step on a GPU: with and without a graph, beside PyTorch's, and each of its kernels.
 
 Example: `python -m pcsim.experiments.bench.device --batch 64`
 """
@@ -11,8 +11,10 @@ import re
 import statistics
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -76,8 +78,22 @@ class Node:
     microseconds: float
 
 
-class Trained:
-    """A network on the GPU, and samples to train it with."""
+class Timed(ABC):
+    """Somebody who trains the network."""
+
+    @abstractmethod
+    def steps(self, count: int) -> None:
+        """Do so many training steps; return when the last is done."""
+
+    def milliseconds(self, steps: int) -> float:
+        """Return the time of a step."""
+        begun = time.perf_counter()
+        self.steps(steps)
+        return 1e3 * (time.perf_counter() - begun) / steps
+
+
+class Trained(Timed):
+    """pcsim on the GPU, with sequential inference and MQ."""
 
     def __init__(self, batch: int, iterations: int, observers: Sequence[Observer] = ()) -> None:
         network = Network.dense(PAPER_SIZES)
@@ -91,19 +107,10 @@ class Trained:
         self.steps(3)  # compiles, records, replays
 
     def steps(self, count: int) -> None:
-        """Do so many; return when the last is done."""
+        """See `Timed`."""
         for step in range(count):
             self._engine.step(self._samples.inputs[step % BATCHES], self._samples.targets[step % BATCHES])
         self._engine.layers[0].update_magnitude  # noqa: B018 - to read it waits for the GPU
-
-    def milliseconds(self, rounds: int, steps: int) -> list[float]:
-        """Return the time of a step in each of some rounds."""
-        found = []
-        for _ in range(rounds):
-            begun = time.perf_counter()
-            self.steps(steps)
-            found.append(1e3 * (time.perf_counter() - begun) / steps)
-        return found
 
     def nodes(self) -> list[Node]:
         """Return the kernels of a step as a profiler sees them, in the order in which they first come."""
@@ -115,6 +122,52 @@ class Trained:
             profiler.export_chrome_trace(str(path))
             events = json.loads(path.read_text())["traceEvents"]
         return list(_nodes(events))
+
+
+class Backprop(Timed):
+    """PyTorch as its tutorials write it: eager, Sequential, CrossEntropyLoss and SGD.
+
+    Args:
+        batch: samples a mini-batch.
+        as_graph: whether a step is captured as a CUDA graph and replayed.
+        device: where; a graph needs a GPU.
+    """
+
+    def __init__(self, batch: int, as_graph: bool, device: str = "cuda") -> None:
+        self._torch = torch = importlib.import_module("torch")
+        layers = [(torch.nn.Linear(*ends), torch.nn.ReLU()) for ends in pairwise(PAPER_SIZES)]
+        self._model = torch.nn.Sequential(*[one for pair in layers for one in pair][:-1]).to(device)
+        self._optimizer = torch.optim.SGD(self._model.parameters(), lr=0.01)
+        self._loss, self._device = torch.nn.CrossEntropyLoss(), device
+        samples = Samples.of(Workload(PAPER_SIZES, batch, 1))
+        on_host = [torch.from_numpy(part) for part in (samples.inputs, samples.labels)]
+        self._host = [part.pin_memory() if device == "cuda" else part for part in on_host]
+        self._inputs, self._labels = (part[0].to(device) for part in self._host)
+        self._go = self._act
+        if as_graph:
+            aside = torch.cuda.Stream()
+            with torch.cuda.stream(aside):
+                for _ in range(3):
+                    self._act()
+            torch.cuda.synchronize()
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                self._act()
+            self._go = graph.replay
+
+    def _act(self) -> None:
+        self._optimizer.zero_grad()
+        self._loss(self._model(self._inputs), self._labels).backward()
+        self._optimizer.step()
+
+    def steps(self, count: int) -> None:
+        """See `Timed`."""
+        for step in range(count):
+            for held, host in zip((self._inputs, self._labels), self._host, strict=True):
+                held.copy_(host[step % BATCHES], non_blocking=True)
+            self._go()
+        if self._device == "cuda":
+            self._torch.cuda.synchronize()
 
 
 def _nodes(events: Sequence[dict[str, Any]]) -> Iterator[Node]:
@@ -140,7 +193,7 @@ def short_name(name: str) -> str:
             parts.append(rest[match.end() :][:length])
             rest = rest[match.end() + length :]
         return parts[-1] if parts else name
-    return re.sub(r"^.*::", "", re.sub(r"[<(].*", "", name.removeprefix("void ")))
+    return re.sub(r"^.*::", "", re.sub(r"[<(].*", "", name.removeprefix("void "))).strip()
 
 
 def main(
@@ -156,16 +209,26 @@ def main(
     except PcsimError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from error
-    times: dict[str, list[float]] = {"replayed as a graph": [], "operation by operation": []}
+    contenders: dict[str, Timed] = {
+        "pcsim, replayed as a graph": graph,
+        "pcsim, operation by operation": acted,
+        "PyTorch, backprop + SGD": Backprop(batch, as_graph=False),
+        "PyTorch, backprop + SGD as a graph": Backprop(batch, as_graph=True),
+    }
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for one in contenders.values():
+        one.steps(3)
     for _ in range(rounds):
-        times["replayed as a graph"] += graph.milliseconds(1, steps)
-        times["operation by operation"] += acted.milliseconds(1, steps)
+        for name, one in contenders.items():
+            times[name].append(one.milliseconds(steps))
     nodes = graph.nodes()
     if as_json:
         print(json.dumps({"milliseconds": times, "nodes": [asdict(node) for node in nodes]}))
         return
+    first = statistics.median(next(iter(times.values())))
     for name, found in times.items():
-        print(f"{name}: {statistics.median(found):.3f} ms a step ({min(found):.3f} to {max(found):.3f})")
+        middle, ends = statistics.median(found), f"{min(found):.3f} to {max(found):.3f}"
+        print(f"{name}: {middle:.3f} ms a step ({ends}), graph of pcsim / it {first / middle:.2f}")
     busy = sum(node.launches * node.microseconds for node in nodes)
     print(f"in kernels: {busy:.0f} µs of {sum(node.launches for node in nodes)} nodes\n")
     print(

@@ -22,8 +22,8 @@ from pcsim.network.network import Network
 from pcsim.schedule.program import Program, Schedule
 
 FLOAT = 4  # bytes
-HEBBIAN_INSTRUCTIONS = 57 / 32  # for each multiply-add of the innermost loop, as ptxas writes it
-Kind = Literal["product", "hebbian", "other"]
+INSTRUCTIONS = 105 / 64  # for each multiply-add of the innermost loop of a product, as ptxas writes it
+Kind = Literal["product", "other"]
 
 
 @dataclass(frozen=True)
@@ -34,18 +34,16 @@ class Gpu:
         name: of the card.
         memory: bandwidth, B/s.
         float32: FLOP/s.
-        tensor: FLOP/s of products in TF32.
         cycles: in which a scheduler passes on one multiply-add of a warp; any instruction takes one to issue.
     """
 
     name: str
     memory: float
     float32: float
-    tensor: float
     cycles: int
 
 
-GPUS = (Gpu("A100", 1.555e12, 19.5e12, 156e12, 2), Gpu("H100", 3.35e12, 67e12, 495e12, 1))
+GPUS = (Gpu("A100", 1.555e12, 19.5e12, 2), Gpu("H100", 3.35e12, 67e12, 1), Gpu("H200", 4.8e12, 67e12, 1))
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ class Work:
         launches: in one step.
         operations: FLOP of one launch.
         values: float32 numbers that one launch reads and writes.
-        kind: who does it.
+        kind: whether it is a product, or something element by element.
     """
 
     name: str
@@ -76,9 +74,7 @@ class Work:
         arithmetic = self.operations / gpu.float32
         found = {"memory": self.bytes / gpu.memory, "fp32": arithmetic}
         if self.kind == "product":
-            found["TF32"] = self.operations / gpu.tensor
-        elif self.kind == "hebbian":
-            found["issue"] = arithmetic * HEBBIAN_INSTRUCTIONS / gpu.cycles
+            found["issue"] = arithmetic * INSTRUCTIONS / gpu.cycles
         return found
 
 
@@ -104,58 +100,49 @@ def step(sizes: Sequence[int], batch: int, iterations: int) -> Iterator[Work]:
     for layer in range(top - 1, 0, -1):
         below, above = sizes[layer], sizes[layer + 1]
         product, ends = batch * below * above, below * above + batch * (below + above)
-        name, launches = f"feedback W_{layer}ᵀ e_{layer + 1}", done["relax", layer]
-        yield Work(name, launches, 2 * product, ends, "product")
+        name, launches = f"W_{layer}ᵀ e_{layer + 1}, relax, compare", done["relax", layer]
+        # besides, an activity, an error and a prediction are read, and the first two written
+        yield Work(name, launches, 2 * product + 10 * batch * below, ends + 4 * batch * below, "product")
     everybody = range(1, top)
     compared = sum(done["compare", layer] for layer in everybody) - together["relax"]
     yield Work("x to ĥ_0 (copy)", 1, 0, 2 * batch * sizes[0])
     yield Work("initialise (copy)", sum(done["initialise", layer] for layer in everybody), 0, 2 * hidden)
-    yield Work("f(ĥ)", sum(done["predict", layer] for layer in everybody), hidden, 2 * hidden)
     yield Work("compare, ‖e‖²", compared, 3 * hidden, 3 * hidden)
-    yield Work("relax + compare, ‖e‖²", together["relax"], 10 * hidden, 6 * hidden)
     yield Work("softmax + clamp + error", together["clamp"], 20 * batch * sizes[-1], 4 * batch * sizes[-1])
     for layer, (below, above) in enumerate(pairwise(sizes)):
         operations = (2 * batch + 3) * below * above
         values = 2 * (below + 1) * above + batch * (below + above)
-        yield Work(f"Hebbian + MQ, W_{layer}", done["learn", layer], operations, values, "hebbian")
-    yield Work("settle v (one thread)", top, 10, 15)
+        yield Work(f"Hebbian + MQ, W_{layer}", done["learn", layer], operations, values, "product")
 
 
 def table(works: Sequence[Work]) -> list[str]:
     """Return the lines of a table in Markdown."""
     columns = ["kernel", "launches", "MFLOP each", "MB each"]
-    columns += [f"{gpu.name}, µs: memory / arithmetic / TF32" for gpu in GPUS] + [f"binds on {GPUS[1].name}"]
+    columns += [f"{gpu.name}, µs: memory / arithmetic" for gpu in GPUS] + [f"binds on {GPUS[-1].name}"]
     lines = [_row(columns), _row(["---"] * len(columns))]
     for work in works:
         cells = [work.name, str(work.launches), f"{work.operations / 1e6:.3g}", f"{work.bytes / 1e6:.3g}"]
         for gpu in GPUS:
             found = work.seconds(gpu)
             arithmetic = max(found["fp32"], found.get("issue", 0))
-            with_tensors = _microseconds(found["TF32"]) if "TF32" in found else "–"
-            cells.append(f"{_microseconds(found['memory'])} / {_microseconds(arithmetic)} / {with_tensors}")
-        lines.append(_row([*cells, _binds(work.seconds(GPUS[1]))]))
+            cells.append(f"{_microseconds(found['memory'])} / {_microseconds(arithmetic)}")
+        lines.append(_row([*cells, _binds(work.seconds(GPUS[-1]))]))
     totals = ["**sum of the larger terms**", f"**{sum(work.launches for work in works)}**"]
     totals += [f"**{sum(work.launches * work.operations for work in works) / 1e6:.0f}**"]
     totals += [f"**{sum(work.launches * work.bytes for work in works) / 1e6:.0f}**"]
-    for gpu in GPUS:
-        plain, tensor = (1e6 * sum(work.launches * least(work, gpu, way) for work in works) for way in (0, 1))
-        totals.append(f"**{plain:.0f} in fp32, {tensor:.0f} with TF32**")
+    totals += [f"**{1e6 * sum(work.launches * least(work, gpu) for work in works):.0f}**" for gpu in GPUS]
     return [*lines, _row([*totals, ""])]
 
 
-def least(work: Work, gpu: Gpu, tensor: int) -> float:
-    """Return the least seconds of one launch, with products in TF32 or not."""
-    found = work.seconds(gpu)
-    if "TF32" in found:
-        found.pop("fp32" if tensor else "TF32")
-    return max(found.values())
+def least(work: Work, gpu: Gpu) -> float:
+    """Return the least seconds of one launch."""
+    return max(work.seconds(gpu).values())
 
 
 def _binds(found: dict[str, float]) -> str:
-    """Return which term is the largest; of a product in fp32."""
-    plain = {name: seconds for name, seconds in found.items() if name != "TF32"}
-    name = max(plain, key=plain.__getitem__)
-    return "latency" if plain[name] < 1e-6 else name
+    """Return which term is the largest."""
+    name = max(found, key=found.__getitem__)
+    return "latency" if found[name] < 1e-6 else name
 
 
 def _microseconds(seconds: float) -> str:
@@ -167,7 +154,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def main(
-    batch: Annotated[int, typer.Option(help="Samples a mini-batch.", min=1)] = 64,
+    batch: Annotated[int, typer.Option(help="Samples, as far as ours multiply.", min=1, max=64)] = 64,
     iterations: Annotated[int, typer.Option(help="T.", min=1)] = 3,
 ) -> None:
     """Print the roofline of a training step of the paper's dense network."""

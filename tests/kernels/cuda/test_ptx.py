@@ -17,13 +17,12 @@ import pytest
 
 numba = pytest.importorskip("numba", reason="the CUDA kernels need Numba")
 
-from numba import cuda, float32, float64, int64  # noqa: E402
+from numba import cuda, float32, float64, int64, types  # noqa: E402
 from numba.core import config  # noqa: E402
 
 from pcsim.architecture import ConvLayer  # noqa: E402
-from pcsim.kernels import cuda_apply, cuda_conv, cuda_hebbian, cuda_local  # noqa: E402
-from pcsim.kernels.cuda_blocks import Tile  # noqa: E402
-from pcsim.kernels.cuda_learning import ONE_SAMPLE  # noqa: E402
+from pcsim.kernels import cuda_apply, cuda_conv, cuda_hebbian, cuda_local, cuda_products  # noqa: E402
+from pcsim.kernels.cuda_hebbian import FEW_ROWS, MANY_ROWS, Books  # noqa: E402
 
 CAPABILITIES = [(8, 0), (9, 0)]
 ACTIVATIONS = ["relu", "tanh", "sigmoid", "leaky_relu", "gelu", "identity"]
@@ -101,19 +100,21 @@ def assert_in_registers(compiled):
     assert compiled.count(r"\bcall\b") == 0
 
 
+OF_BOOKS = 5  # stores by the block that comes last: the mean |Δ|, n, v, and two zeros
+BOOKS = types.NamedTuple([ONE, ONE, ONE, int64, F64, F64, F64, F64, ONE, int64], Books)
+
+
 def hebbian_signature(number):
-    matrix, vector = number[:, ::1], number[::1]
-    return (matrix, vector, matrix, matrix, ONE, F64, F64, F64, ONE)
+    return (*(number[::1],) * 4, int64, int64, BOOKS)
 
 
 def adam_signature(number):
-    matrix, vector = number[:, ::1], number[::1]
-    return (matrix, vector, matrix, matrix, *(vector,) * 4, ONE, F64, F64, F64, F64, ONE)
+    return (*(number[::1],) * 4, int64, int64, *(number[::1],) * 4, ONE, F64, F64, F64, F64, BOOKS)
 
 
 @each_capability
 @each_type
-@pytest.mark.parametrize("tile", [Tile(), ONE_SAMPLE], ids=["batch", "one sample"])
+@pytest.mark.parametrize("tile", [MANY_ROWS, FEW_ROWS], ids=["many rows", "few rows"])
 def test_the_gradient_stays_in_registers(tile, kind, capability, assemble):
     """Stores to global memory: one for each weight of a thread and one for a bias; Adam two more of each.
 
@@ -122,21 +123,76 @@ def test_the_gradient_stays_in_registers(tile, kind, capability, assemble):
     """
     number, numba_type = TYPES[kind]
     owned = tile.rows_each * tile.columns_each
-    shared = (tile.depth * (tile.rows + tile.columns) + 32) * np.dtype(kind).itemsize  # two slices, sums
+    slices = 2 * tile.depth * (tile.rows + tile.columns)
+    shared = (slices + 32) * np.dtype(kind).itemsize  # this slice and the next one, and sums
     for kernel, signature, arrays in (
         (cuda_hebbian.hebbian_kernel, hebbian_signature, 1),
         (cuda_hebbian.adam_kernel, adam_signature, 3),
     ):
         compiled = assemble(kernel("relu", number, tile), signature(numba_type), capability)
         assert_in_registers(compiled)
-        assert compiled.count(r"\bst\.global") == arrays * (owned + 1)
+        assert compiled.count(r"\bst\.global") == arrays * (owned + 1) + OF_BOOKS
         asked = len(re.findall(r"\bld\.global", compiled.ptx.split("st.global")[0]))
         assert asked >= (owned if arrays == 1 else 3 * tile.columns_each)
-        assert compiled.count(r"\b(?:atom|red)\.global\S*add") == 1
+        assert compiled.count(r"\b(?:atom|red)\.global\S*add") == 3
         assert compiled.count(r"\bshfl\.sync\.bfly\.b32") == 10 * (1 if kind == "float32" else 2)
         assert compiled.shared == shared
         # Two blocks an SM at the least: 65536 registers are all there are.
-        assert compiled.registers * tile.across * tile.down <= 65536 // 2
+        assert compiled.registers * tile.count <= 65536 // 2
+
+
+@each_capability
+@each_type
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_one_sample_is_one_pass(activation, kind, capability, assemble):
+    """Each weight is read once and written once; a thread asks for all of its own before it stores one."""
+    number, numba_type = TYPES[kind]
+    kernel = cuda_hebbian.one_sample_kernel(activation, number)
+    compiled = assemble(kernel, hebbian_signature(numba_type), capability)
+    assert_in_registers(compiled)
+    owned = cuda_hebbian.ONE_SAMPLE_ROWS
+    assert compiled.count(r"\bst\.global") == owned + 1 + OF_BOOKS
+    asked = len(re.findall(r"\bld\.global", compiled.ptx.split("st.global")[0]))
+    assert asked >= 2 * owned  # an error for each weight
+    blocks = 4 if kind == "float32" else 2  # of an SM
+    assert compiled.registers * cuda_hebbian.ONE_SAMPLE_THREADS <= 65536 // blocks
+
+
+def product_signatures(numba_type):
+    """The arguments of a prediction, of feedback, and of feedback that is used at once."""
+    vector, extents = numba_type[::1], (int64,) * 3
+    back = types.NamedTuple([vector, F64], cuda_products.Back)
+    relaxing = types.NamedTuple([F64, *(vector,) * 3, *CONSTANTS, *PLACE], cuda_products.Relaxing)
+    return (vector,) * 4 + extents, (vector, vector, *extents, back), (vector, vector, *extents, relaxing)
+
+
+@each_capability
+@each_type
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pytest.mark.parametrize("samples", [1, 32, 64])
+def test_products(samples, activation, kind, capability, assemble):
+    """Sums stay in registers, and nothing is counted in 64 bits but the bytes of an address.
+
+    Between its slices a tile must not wait for a whole block, but for its own warp.
+    """
+    number, numba_type = TYPES[kind]
+    up, down, used = product_signatures(numba_type)
+    shape = samples, 1024
+    plans = (
+        (cuda_products.predict_plan(activation, number, shape), up),
+        (cuda_products.feedback_plan(number, shape), down),
+        (cuda_products.feedback_plan(number, shape, activation=activation), used),
+    )
+    for plan, signature in plans:
+        compiled = assemble(plan.kernel, signature, capability)
+        assert_in_registers(compiled)
+        assert compiled.count(r"\b(?:div|rem)\.[su]64") == 0
+        assert compiled.registers * plan.block[0] * plan.block[1] <= 65536
+        if samples > 1:
+            assert compiled.count(r"\bbar\.warp\.sync") >= 1
+            assert compiled.count(r"\bbar\.sync") <= 4  # for what the warps have summed, and ‖e‖²
+        if kind == "float32":
+            assert compiled.count(r"\b(?:add|sub|mul|fma|div|rcp|sqrt)\S*\.f64") == 0
 
 
 @each_capability
@@ -149,19 +205,20 @@ def test_a_gradient_is_applied_in_one_pass(kind, capability, assemble):
     number, numba_type = TYPES[kind]
     vectors, is_double = (numba_type[::1],) * 4, kind == "float64"
     for kernel, signature, loads, stores in (
-        (cuda_apply.apply_kernel(number), (*vectors, ONE, F64, F64, F64, ONE), 2 * 2 + 1, 2),
+        (cuda_apply.apply_kernel(number), (*vectors, BOOKS), 2 * 2 + 1, 2),
         (
             cuda_apply.apply_adam_kernel(number),
-            (*vectors, *vectors, *(ONE, *(F64,) * 4, ONE)),
+            (*vectors, *vectors, *(ONE, *(F64,) * 4, BOOKS)),
             2 * 4 + 2,
             2 * 3,
         ),
     ):
         compiled = assemble(kernel, signature, capability)
         assert_in_registers(compiled)
+        loads, stores = loads + 3, stores + OF_BOOKS  # n, and v twice, by the block that comes last
         assert (compiled.count(r"\bld\.global"), compiled.count(r"\bst\.global")) == (loads, stores)
-        assert compiled.count(r"\b(?:atom|red)\.global\S*add") == 1
-        assert is_double or compiled.count(r"\b(?:mul|fma|sqrt)\S*\.f64") == 0
+        assert compiled.count(r"\b(?:atom|red)\.global\S*add") == 3
+        assert is_double or compiled.count(r"\bsqrt\S*\.f64") == 0
 
 
 @each_capability
@@ -206,7 +263,7 @@ def test_other_kernels_compile(activation, kind, assemble):
     assemble(cuda_local.squared_norm_kernel(activation, number), (vector, *PLACE), (8, 0))
     assemble(cuda_local.whole_norm_kernel(activation, number), (vector, ONE), (8, 0))
     assemble(cuda_local.compare_kernel(number), (vector, vector, vector, *PLACE), (8, 0))
-    staged = cuda_hebbian.hebbian_kernel(activation, number, Tile())
+    staged = cuda_hebbian.hebbian_kernel(activation, number, MANY_ROWS)
     assert_in_registers(assemble(staged, hebbian_signature(numba_type), (8, 0)))
 
 
@@ -220,15 +277,18 @@ def test_float32_kernels_do_not_compute_in_float64(activation, assemble):
     kernel = cuda_local.relax_and_compare_kernel(activation, np.float32)
     compiled = assemble(kernel, (*(vector,) * 4, *CONSTANTS, *PLACE), (8, 0))
     assert compiled.count(r"\b(?:add|sub|mul|fma|div|rcp|sqrt)\S*\.f64") == 0
-    # The step of MQ is one division, one addition and one addition in float64, once a thread.
-    learning = cuda_hebbian.hebbian_kernel(activation, np.float32, Tile())
-    assert assemble(learning, hebbian_signature(float32), (8, 0)).count(r"\b(?:mul|fma|sqrt)\S*\.f64") == 0
+    # v is settled in float64, by one thread of all: two quotients, and ρ v + (1 − ρ) mean.
+    learning = assemble(
+        cuda_hebbian.hebbian_kernel(activation, np.float32, MANY_ROWS), hebbian_signature(float32), (8, 0)
+    )
+    assert learning.count(r"\b(?:mul|fma)\S*\.f64") == 3
+    assert learning.count(r"\bdiv\S*\.f64") == 3
+    assert learning.count(r"\bsqrt\S*\.f64") == 0
 
 
 @each_capability
 def test_bookkeeping_kernels_compile(capability, assemble):
     """One thread each, in float64."""
-    assemble(cuda_hebbian.settle_kernel(), (ONE,) * 3 + (int64, F64, F64, F64, F64, *PLACE), capability)
     assemble(cuda_hebbian.corrections_kernel(), (ONE, ONE, F64, F64), capability)
 
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from pcsim.kernels import reference
-from pcsim.kernels.cuda_blocks import Tile
-from pcsim.kernels.cuda_hebbian import walks_far
+from pcsim.kernels.cuda_hebbian import tile_for, walks_far
 from pcsim.learning import MQ
 
 ACTIVATIONS = ["relu", "tanh", "sigmoid", "leaky_relu", "gelu", "identity"]
@@ -63,11 +62,12 @@ def test_who_forms_the_gradient(small_kernels):
     far = [walks_far(small_kernels._tile, batch, rows, columns) for rows, columns, batch in CASES]
     assert far == [case in FAR for case in CASES]
     assert not any(
-        walks_far(Tile(), 64, *shape) for shape in ((1024, 3072), (1024, 1024), (10, 1024), (10, 64))
+        walks_far(tile_for(shape[0]), 64, *shape)
+        for shape in ((1024, 3072), (1024, 1024), (10, 1024), (10, 64))
     )
     # 3 → 32 and 64 → 128 channels, 3 × 3: 900 and 144 places of the window on an image
-    assert walks_far(Tile(), 64 * 900, 32, 27)
-    assert walks_far(Tile(), 64 * 144, 128, 576)
+    assert walks_far(tile_for(32), 64 * 900, 32, 27)
+    assert walks_far(tile_for(128), 64 * 144, 128, 576)
 
 
 @pytest.mark.parametrize("case", [(10, 13, 33), (65, 66, 2), (10, 5, 128), (10, 5, 130), (5, 70, 1)], ids=str)
