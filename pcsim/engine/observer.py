@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -48,8 +48,21 @@ class RepeatableObserver(Observer, Protocol):
     Numbers of a GPU are places: after a replay they hold what was found anew.
     """
 
-    def repeat_step(self, step: int) -> None:
-        """Learn that a mini-batch begins that goes as the last one did, with nobody looking on."""
+    def remember(self) -> object:
+        """Return which numbers were noted in the step that is going to be replayed."""
+        ...
+
+    def repeat_step(self, step: int, remembered: object) -> None:
+        """Learn that a mini-batch begins that goes as the one that is remembered, with nobody looking on."""
+        ...
+
+
+@runtime_checkable
+class SelectiveObserver(Observer, Protocol):
+    """An observer that looks on in some steps only, and knows beforehand in which."""
+
+    def looks_at(self, step: int) -> bool:
+        """Return whether it wants to look on in this step; in others its onlookers need not be called."""
         ...
 
 
@@ -77,6 +90,20 @@ def onlookers(operation: Operation, observers: Sequence[Observer]) -> Watching:
     """Return what to call when an operation is done."""
     found = (observer.onlooker(operation) for observer in observers)
     return tuple(one for one in found if one is not None)
+
+
+class Noted(NamedTuple):
+    """What `Statistics` knows of a step, row by row.
+
+    Attributes:
+        squared_error: ½‖e_l‖².
+        free_energy: the layer's share of equation (1).
+        known: which of them are of this step.
+    """
+
+    squared_error: tuple[float, ...]
+    free_energy: tuple[float, ...]
+    known: bytes
 
 
 class Statistics:
@@ -133,10 +160,16 @@ class Statistics:
         self._known[:] = self._nothing
         self._arrays = None
 
-    def repeat_step(self, step: int) -> None:
-        """Forget no more than what was worked out: what is known and where it lies is as before."""
-        self._step = step
-        self._arrays = None
+    def remember(self) -> Noted:
+        """Return what is known and where it lies."""
+        return Noted(tuple(self._squared_error), tuple(self._free_energy), bytes(self._known))
+
+    def repeat_step(self, step: int, remembered: object) -> None:
+        """Forget what was worked out; what is known, and where it lies, is what is remembered."""
+        assert isinstance(remembered, Noted)
+        self._step, self._arrays = step, None
+        self._squared_error[:], self._free_energy[:] = remembered.squared_error, remembered.free_energy
+        self._known[:] = remembered.known
 
     def onlooker(self, operation: Operation) -> Onlooker | None:
         """Look at errors when they are formed, and at the input, which forms none, to know its layer."""

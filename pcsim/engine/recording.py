@@ -9,8 +9,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from operator import is_
+from typing import SupportsFloat
 
-from pcsim.engine.observer import Observer, RepeatableObserver
+from pcsim.engine.observer import Observer, RepeatableObserver, SelectiveObserver
 from pcsim.kernels import Array, RecordingKernels
 from pcsim.network.layer import Layer
 from pcsim.network.learner import takes_one_step
@@ -32,7 +33,8 @@ class Recording:
 
     The first step, and the first with other arrays, goes its usual way: kernels are compiled and scratch
     arrays made. The second one is recorded and replayed. Observers look on while it is recorded, and note
-    which numbers they will want.
+    which numbers they will want. A step in which somebody wants to see arrays goes its usual way, too, and
+    the recording is as good afterwards as before.
 
     Args:
         kernels: that can record.
@@ -47,13 +49,16 @@ class Recording:
         self._again: Callable[[], None] | None = None
         self._acted_with: tuple[Array | None, ...] = ()
         self._impossible = False
+        self._remembered: list[object] = []  # by each observer
+        self._found: list[tuple[float | None, SupportsFloat]] = []  # at each layer
 
     @classmethod
     def of(cls, program: Program, layers: Sequence[Layer], observers: Sequence[Observer]) -> Recording | None:
         """Return what records the steps of a program; None where that is impossible or of no use.
 
         It is where kernels cannot record, where an operation or a learning rule is a user's own and may do
-        anything, where precisions are worked out on the host, and where an observer wants to see arrays.
+        anything, where precisions are worked out on the host, and where an observer wants to see arrays in
+        steps that nobody knows beforehand.
         """
         kernels = layers[0].kernels
         if not isinstance(kernels, RecordingKernels):
@@ -62,7 +67,7 @@ class Recording:
             isinstance(one.action, Relax) or one.action in RECORDABLE for one in program.operations
         ) and all(takes_one_step(unit.learner) for unit in layers[:-1])
         calm = all(
-            isinstance(observer, RepeatableObserver)
+            isinstance(observer, RepeatableObserver | SelectiveObserver)
             or all(observer.onlooker(operation) is None for operation in program.operations)
             for observer in observers
         )
@@ -80,6 +85,8 @@ class Recording:
         if self._impossible or not same:
             self._acted_with, self._again = held, None
             return False
+        if any(isinstance(one, SelectiveObserver) and one.looks_at(step) for one in self._observers):
+            return False
         if self._again is None:
             for observer in self._observers:
                 observer.begin_step(step)
@@ -89,14 +96,25 @@ class Recording:
                 self._impossible = True
                 warnings.warn(f"a training step cannot be recorded, so it is slower: {error}", stacklevel=3)
                 return False
+            self._remembered = [
+                observer.remember() if isinstance(observer, RepeatableObserver) else None
+                for observer in self._observers
+            ]
+            self._found = [(unit.compared, unit.magnitude) for unit in self._layers]
         else:
-            for observer in self._observers:
-                if isinstance(observer, RepeatableObserver):
-                    observer.repeat_step(step)
-                else:
-                    observer.begin_step(step)
+            self._repeat(step)
         self._again()
         return True
+
+    def _repeat(self, step: int) -> None:
+        """Say that a step is replayed, and put those numbers back that it finds anew."""
+        for observer, remembered in zip(self._observers, self._remembered, strict=True):
+            if isinstance(observer, RepeatableObserver):
+                observer.repeat_step(step, remembered)
+            else:
+                observer.begin_step(step)
+        for unit, (compared, magnitude) in zip(self._layers, self._found, strict=True):
+            unit.compared, unit.magnitude = compared, magnitude
 
     def _held(self) -> tuple[Array | None, ...]:
         """Return the arrays that the step works on, of those that somebody may have put in others' place."""

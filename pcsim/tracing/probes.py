@@ -221,9 +221,13 @@ class ProbeRecorder:
         """Whether it records messages."""
         return "message" in self._probe.record
 
+    def looks_at(self, step: int) -> bool:
+        """Return whether it records in this step."""
+        return step % self._probe.every == 0
+
     def begin_step(self, step: int, units: Sequence[Layer]) -> None:
         """Wake up every so many steps; remember what will change."""
-        self._active, self._step = step % self._probe.every == 0, step
+        self._active, self._step = self.looks_at(step), step
         if not self._active:
             return
         # New arrays each time: the table takes them over, which is cheaper than to copy them.

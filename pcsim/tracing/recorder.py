@@ -118,6 +118,10 @@ class Recorder:
         """Whether the summary and the timeline of this training step are recorded."""
         return self._step % self._every == 0
 
+    def looks_at(self, step: int) -> bool:
+        """Return whether a probe wants to see arrays in this training step."""
+        return any(probe.looks_at(step) for probe in self._probes)
+
     def begin_step(self, step: int) -> None:
         """Start a training step."""
         self._step = step

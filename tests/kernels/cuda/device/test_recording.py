@@ -19,6 +19,7 @@ from pcsim.network.layer import Layer
 from pcsim.network.network import Network
 from pcsim.schedule.orders import sequential
 from pcsim.schedule.program import Program, Schedule
+from pcsim.tracing import open_trace
 from pcsim.tracing.recorder import Probe, Recorder
 from pcsim.tracing.writer import TraceWriter
 
@@ -179,18 +180,44 @@ def test_what_the_host_has_a_hand_in_is_not_recorded(case, small_kernels, rng, c
     assert not pair.recorded
 
 
-def test_probes_see_every_step(small_kernels, rng, tmp_path):
-    """Arrays can only be copied between operations: a recorder with probes keeps the engine acting."""
-    network = dense()
-    program = Program.build(network, Schedule("sequential", 1, 0.1))
-    units, statistics = network.layers(2, MQ(0.05), small_kernels), Statistics(1, network.top)
-    for probes in ((), (Probe("errors", ("error",), every=1),)):
-        with TraceWriter(tmp_path / f"{len(probes)}.h5", {}) as writer:
-            recorder = Recorder(writer, network, units, statistics, 1, probes, every=1, training_steps=3)
-            engine = FastEngine(program, units, [statistics, recorder])
-            for _ in range(3):
-                engine.step(rng.normal(size=(2, 5)), np.eye(2))
-        assert (engine._recording is not None) == (not probes)
+@pytest.mark.parametrize("every", [1, 3])
+def test_probes_look_on_between_replays(every, small_kernels, rng, close, tmp_path):
+    """A step that is looked at is acted; what others know afterwards is of the replayed step again."""
+    engines, networks, traces = [], [], []
+    for number, given in enumerate(((), (small_kernels,))):
+        network, path = dense(), tmp_path / f"{number}.h5"
+        program = Program.build(network, Schedule("sequential", 1, 0.1))
+        units, statistics = network.layers(2, RULE, *given), Statistics(1, network.top)
+        writer = TraceWriter(path, {})
+        probes = (Probe("all", ("error", "update"), every=every, dtype="float64"),)
+        recorder = Recorder(writer, network, units, statistics, 1, probes, every=1, training_steps=7)
+        engines.append(FastEngine(program, units, [statistics, recorder]))
+        networks.append((units, statistics, writer))
+        traces.append(path)
+    replayed = []
+    steps = 3 if every == 1 else 5
+    for _ in range(steps):
+        inputs, targets = rng.normal(size=(2, 5)), np.eye(2)[rng.integers(2, size=2)]
+        for engine in engines:
+            engine.step(inputs, targets)
+        (host, expected, _), (device, found, _) = networks
+        np.testing.assert_allclose(found.free_energy, expected.free_energy, rtol=1e-9, atol=1e-12)
+        for unit, other in zip(host[:-1], device[:-1]):
+            close(other.weight, unit.weight)
+            assert other.update_magnitude == pytest.approx(unit.update_magnitude, rel=1e-9)
+            assert float(other.squared_error()) == pytest.approx(unit.squared_error(), rel=1e-9, abs=1e-14)
+        replayed.append(engines[1]._recording._again is not None)
+    assert replayed == ([False] * 3 if every == 1 else [False] + [True] * 4)
+    for _, _, writer in networks:
+        writer.close()
+    expected, found = map(open_trace, traces)
+    for table in ("summary", "probes/all"):
+        columns = expected.table(table), found.table(table)
+        assert columns[0].columns == columns[1].columns
+        for name in columns[0].columns:
+            ours, theirs = (one.read(name) for one in columns)
+            np.testing.assert_allclose(theirs, ours, rtol=1e-9, atol=1e-12, err_msg=f"{table}/{name}")
+    assert found.table("probes/all").read("step").tolist() == list(range(0, steps, every))
 
 
 def test_a_graph_that_cannot_be_captured(small_kernels, rng, close, monkeypatch):
