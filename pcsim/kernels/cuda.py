@@ -1,9 +1,9 @@
-"""The arithmetic on a GPU: products by cuBLAS, everything else in Numba kernels, one pass over memory each.
+"""The arithmetic on a GPU: large products by cuBLAS, everything else in Numba kernels.
 
 Functions and their meaning are those of `pcsim.kernels.reference`; arrays are `DeviceArray`. The kernels are
-in `cuda_hebbian` and `cuda_apply` (weights), `cuda_local` (activities and errors) and `cuda_conv`. Nothing
-here waits for the GPU: numbers that are found, such as energies, are `DeviceNumber` and wait when they are
-converted to float.
+in `cuda_products`, `cuda_hebbian` and `cuda_apply` (weights), `cuda_local` (activities and errors) and
+`cuda_conv`. Nothing here waits for the GPU: numbers that are found, such as energies, are `DeviceNumber` and
+wait when they are converted to float.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from pcsim.architecture import ConvLayer
 from pcsim.kernels import ActivationName, Kernels, OutputName, Relaxation, cuda_local, cuda_simulator
 from pcsim.kernels.cuda_arrays import DeviceArray
+from pcsim.kernels.cuda_blocks import Tile
 from pcsim.kernels.cuda_conv import CudaConvolution
 from pcsim.kernels.cuda_launch import flat, number_of
 from pcsim.kernels.cuda_learning import CudaLearning
@@ -24,6 +25,10 @@ from pcsim.kernels.cuda_products import Back, Relaxing, feedback_plan, predict_p
 from pcsim.kernels.dense import DenseSynapses
 
 __all__ = ["CudaKernels", "DeviceArray", "DeviceNumber"]
+
+# Blocks of one warp, for networks of a few neurons in the simulator: each thread is a Python thread.
+SMALL_TILE = Tile(across=8, down=4, columns_each=2, rows_each=2, depth=3)
+SMALL_PRODUCT_TILE = Tile(across=8, down=4, columns_each=1, rows_each=1, depth=3)
 
 
 @dataclass(frozen=True)
@@ -55,12 +60,10 @@ class CudaKernels(CudaLearning):
 
     @classmethod
     def ready(cls) -> Self:
-        """Return kernels for training: with small blocks in the simulator, whose threads are Python's."""
-        return (
-            cls(tile=cuda_simulator.TILE, product_tile=cuda_simulator.PRODUCT_TILE)
-            if cuda_simulator.simulated()
-            else cls()
-        )
+        """Return kernels for training: with small blocks in the simulator."""
+        if cuda_simulator.simulated():
+            return cls(tile=SMALL_TILE, product_tile=SMALL_PRODUCT_TILE)
+        return cls()
 
     def copy(self, values: DeviceArray, out: DeviceArray) -> None:
         """Out = values, (batch, n)."""

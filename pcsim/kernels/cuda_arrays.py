@@ -302,6 +302,7 @@ class Staging:
         self._beside.record_stream(self._stream)
         self._arrived, self._used = torch.cuda.Event(), torch.cuda.Event()  # type: ignore[no-untyped-call]
         self._current = torch.cuda.current_stream
+        self._used.record()  # what lay there before may still be read, by work that is queued
 
     def bring(self, host: Array) -> None:
         """Queue a copy of the host's array, which may change at once."""

@@ -35,6 +35,8 @@ from pcsim.kernels.cuda_device import (
     unsigned,
 )
 
+MOST_THREADS = 1024  # of a block
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -57,10 +59,12 @@ class Tile:
     groups: int = 1
 
     def __post_init__(self) -> None:
-        if self.members % WARP or self.members < self.rows or (self.groups > 1 and self.members != WARP):
+        alone = self.groups == 1 or self.members == WARP
+        if self.members % WARP or self.members < self.rows or self.count > MOST_THREADS or not alone:
             raise ShapeError(
                 f"tile of {self.rows} × {self.columns}, {self.groups} groups of {self.members} threads: "
-                f"expected a multiple of {WARP} and at least one a row; just {WARP} if there are more groups"
+                f"expected a multiple of {WARP} and at least one a row, {MOST_THREADS} in all at the most; "
+                f"just {WARP} if there are several groups"
             )
 
     @property
@@ -179,9 +183,14 @@ def _staging(operand: Operand, extent: int, number: Number, tile: Tile) -> tuple
 
 
 def shared_size(left: Operand, right: Operand, tile: Tile) -> int:
-    """Return how many numbers of shared memory a block needs: its slices, or what its groups have summed."""
-    slices = tile.groups * _sides(tile) * tile.depth * (left.width(tile.rows) + right.width(tile.columns))
-    return slices if tile.groups == 1 else max(slices, tile.groups * tile.rows * tile.columns)
+    """Return how many numbers of shared memory `block_product` needs for its slices."""
+    width = left.width(tile.rows) + right.width(tile.columns)
+    return tile.groups * _sides(tile) * tile.depth * width
+
+
+def gathered_size(left: Operand, right: Operand, tile: Tile) -> int:
+    """Return how many it needs if `gather_groups` works in the same memory afterwards."""
+    return max(shared_size(left, right, tile), tile.groups * tile.rows * tile.columns)
 
 
 def _sides(tile: Tile) -> int:

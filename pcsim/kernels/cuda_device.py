@@ -15,9 +15,10 @@ import numpy as np
 from numba import cuda as numba_cuda
 
 from pcsim.kernels import ActivationName
+from pcsim.kernels.cuda_simulator import as_kernels_see_it
 from pcsim.kernels.reference import LEAK
 
-cuda: Any = numba_cuda  # untyped: what exists inside kernels only is unknown to Numba's annotations
+cuda: Any = as_kernels_see_it(numba_cuda)  # untyped: what only exists inside kernels Numba does not declare
 
 View = Any  # a Numba device array, as a kernel sees it
 Value = Any  # a number of the kernel's dtype

@@ -106,7 +106,8 @@ def close_books() -> Kernel:
         kept = n[0] / (n[0] + 1)
         if kept > books.decay:  # min() of two numbers does not compile for CUDA in Numba 0.68
             kept = books.decay
-        v[0] = kept * v[0] + (1 - kept) * mean
+        if kept < 1.0:  # else v stays as it is, and 0 · ∞ must not make it NaN
+            v[0] = kept * v[0] + (1 - kept) * mean
         total[0] = total[1] = 0
 
     return cuda.jit(close, device=True)
@@ -196,8 +197,8 @@ def one_sample_kernel(activation: ActivationName, number: Number) -> Kernel:
         old, errors = cuda.local.array(rows_each, number), cuda.local.array(rows_each, number)
         height, width = unsigned(bias.size), unsigned(below)
         last_row, last_column = unsigned(height - unsigned(1)), unsigned(width - unsigned(1))
-        thread, first_row = unsigned(cuda.threadIdx.x), unsigned(cuda.blockIdx.y * rows_each)
-        column = unsigned(cuda.blockIdx.x * threads + thread)
+        thread, first_row = unsigned(cuda.threadIdx.x), unsigned(cuda.blockIdx.x * rows_each)
+        column = unsigned(cuda.blockIdx.y * threads + thread)
         own = column if column < last_column else last_column  # any number does for what is not there
         for i in range(rows_each):
             row = unsigned(first_row + unsigned(i))
@@ -211,7 +212,7 @@ def one_sample_kernel(activation: ActivationName, number: Number) -> Kernel:
                 norm += abs(gradient)
                 weight[unsigned(row * width + column)] = old[i] + scale * gradient
         row = unsigned(first_row + thread)
-        if cuda.blockIdx.x == 0 and thread < unsigned(rows_each) and row < height:
+        if cuda.blockIdx.y == 0 and thread < unsigned(rows_each) and row < height:
             gradient = error[row]
             norm += abs(gradient)
             bias[row] += scale * gradient
@@ -223,8 +224,11 @@ def one_sample_kernel(activation: ActivationName, number: Number) -> Kernel:
 
 
 def one_sample_grid(rows: int, columns: int) -> tuple[int, int]:
-    """Return how many blocks of `one_sample_kernel` cover a weight of (rows, columns)."""
-    return -(-columns // ONE_SAMPLE_THREADS), -(-rows // ONE_SAMPLE_ROWS)
+    """Return how many blocks of `one_sample_kernel` cover a weight of (rows, columns).
+
+    Rows are counted along x, where a grid may have more than 65535 blocks.
+    """
+    return -(-rows // ONE_SAMPLE_ROWS), -(-columns // ONE_SAMPLE_THREADS)
 
 
 @cache

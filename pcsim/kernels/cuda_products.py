@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pcsim.kernels import ActivationName
-from pcsim.kernels.cuda_blocks import Operand, Tile, block_product, gather_groups, place_of, shared_size
+from pcsim.kernels.cuda_blocks import Operand, Tile, block_product, gather_groups, gathered_size, place_of
 from pcsim.kernels.cuda_device import (
     LANES,
     WARP,
@@ -104,7 +104,7 @@ def predict_kernel(activation: ActivationName, number: Number, tile: Tile) -> Ke
     """
     operands = Operand(True, activation), Operand(True)
     multiply, gather = block_product(*operands, number, tile), gather_groups(number, tile)
-    size, each, place = shared_size(*operands, tile), tile.numbers_each, place_of(tile)
+    size, each, place = gathered_size(*operands, tile), tile.numbers_each, place_of(tile)
     rows, columns, rows_each, columns_each = tile.rows, tile.columns, tile.rows_each, tile.columns_each
 
     def predict(
@@ -199,7 +199,7 @@ def feedback_kernel(number: Number, tile: Tile, activation: ActivationName | Non
     """
     operands = Operand(True), Operand(False)
     multiply, gather = block_product(*operands, number, tile), gather_groups(number, tile)
-    size, each, place = shared_size(*operands, tile), tile.numbers_each, place_of(tile)
+    size, each, place = gathered_size(*operands, tile), tile.numbers_each, place_of(tile)
     rows, columns, rows_each, columns_each = tile.rows, tile.columns, tile.rows_each, tile.columns_each
     finish, add_up, counts = _ending(activation, number), block_sum(number), activation is not None
 

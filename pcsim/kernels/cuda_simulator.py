@@ -14,15 +14,8 @@ from typing import Any
 import numpy as np
 from numba.core import config as numba_config
 
-from pcsim.kernels import cuda_device
-from pcsim.kernels.cuda_blocks import Tile
-
 Anything = Any
 config: Any = numba_config  # its attributes are made when it is imported
-
-# Blocks of one warp, for networks of a few neurons: each thread is a Python thread.
-TILE = Tile(across=8, down=4, columns_each=2, rows_each=2, depth=3)
-PRODUCT_TILE = Tile(across=8, down=4, columns_each=1, rows_each=1, depth=3)
 
 
 def simulated() -> bool:
@@ -32,16 +25,21 @@ def simulated() -> bool:
 
 def complete() -> None:
     """Teach the simulator warp shuffles and give it a shared memory that threads cannot race for."""
-    from numba.cuda.simulator import kernel, kernelapi
+    from numba.cuda.simulator import kernelapi
 
     inside: Any = kernelapi
     inside.FakeCUDAModule.shfl_xor_sync = _shuffle
     inside.FakeCUDAModule.syncwarp = _wait  # of all warps: each of ours waits as often as the others
     inside.FakeCUDAShared.array = _shared_array
-    # The simulator swaps `cuda` in a module while a function of it runs, which threads that call a device
-    # function of another module do at the same time, and undo for each other. This one is never swapped.
-    if not isinstance(cuda_device.cuda, _RunningKernel):
-        cuda_device.cuda = _RunningKernel(kernel, cuda_device.cuda)
+
+
+def as_kernels_see_it(cuda: Anything) -> Anything:
+    """Return `numba.cuda`, or in the simulator what stands for it inside and outside of kernels.
+
+    The simulator swaps `cuda` in a module while a function of it runs, which threads that call a device
+    function of another module do at the same time, and undo for each other. This one is never swapped.
+    """
+    return _RunningKernel(cuda) if simulated() else cuda
 
 
 class SimulatedStream:
@@ -90,8 +88,11 @@ class SimulatedStream:
 class _RunningKernel:
     """`cuda` as the kernel that is running sees it."""
 
-    def __init__(self, kernel: Anything, outside: Anything) -> None:
-        self._kernel, self._outside = kernel, outside
+    def __init__(self, outside: Anything) -> None:
+        from numba.cuda.simulator import kernel
+
+        inside: Anything = kernel
+        self._kernel, self._outside = inside, outside
 
     def __getattr__(self, name: str) -> Anything:
         return getattr(self._kernel._get_kernel_context() or self._outside, name)

@@ -35,15 +35,14 @@ if SIMULATED:
 @pytest.fixture(scope="session")
 def small_kernels():
     """Kernels with tiles of 8 × 16 and 4 × 8 and 32 threads, so that small matrices have many tiles."""
-    from pcsim.kernels.cuda import CudaKernels
-    from pcsim.kernels.cuda_simulator import PRODUCT_TILE, TILE
+    from pcsim.kernels.cuda import SMALL_PRODUCT_TILE, SMALL_TILE, CudaKernels
 
-    return CudaKernels(tile=TILE, product_tile=PRODUCT_TILE)
+    return CudaKernels(tile=SMALL_TILE, product_tile=SMALL_PRODUCT_TILE)
 
 
 @pytest.fixture(scope="session")
 def kernels():
-    """Kernels as they are used: 64 × 64 tiles, 128 threads."""
+    """Kernels as they are used on a GPU."""
     from pcsim.kernels.cuda import CudaKernels
 
     return CudaKernels()

@@ -7,7 +7,7 @@ import gc
 import numpy as np
 import pytest
 
-from pcsim.kernels import reference
+from pcsim.kernels import Relaxation, reference
 from pcsim.kernels.cuda_hebbian import tile_for, walks_far
 from pcsim.learning import MQ
 
@@ -91,6 +91,32 @@ def test_mq_step_for_any_activation(activation, dtype, small_kernels, rng, close
     twins.check(close)
     np.testing.assert_allclose(device_v.copy(), v, rtol=1e-6 if dtype == np.float32 else 1e-12)
     assert float(magnitude) == pytest.approx(expected, rel=1e-5 if dtype == np.float32 else 1e-12)
+
+
+@pytest.mark.parametrize("shape", [(18, 260), (33, 5)], ids=str)
+def test_one_sample_in_several_blocks(shape, kernels, rng, close):
+    """A block has 256 columns and 16 rows of each; the second update knows whether the books were closed."""
+    twins, v = Twins(kernels, rng, *shape, 1), np.array([0.3])
+    device_v = kernels.to_device(v)
+    for _ in range(2):
+        expected, magnitude = mq_both(twins, kernels, "relu", v, device_v)
+        twins.check(close)
+        close(device_v, v)
+        assert float(magnitude) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_infinity_passes_when_weights_are_restored(small_kernels, rng, close):
+    """Rules without a v have one of their own on the device, 0, which no checkpoint restores."""
+    twins = Twins(small_kernels, rng, 3, 4, 2)
+    weight, bias, error = (twins.device[place].copy() for place in range(3))
+    twins.device[2][...] = np.full_like(error, np.inf)
+    small_kernels.sgd_step(*twins.device, "relu", 0.1)
+    for array, host in zip(twins.device, (weight, bias, error)):
+        array[...] = host
+    expected = reference.sgd_step(*twins.host, "relu", 0.1)
+    assert float(small_kernels.sgd_step(*twins.device, "relu", 0.1)) == pytest.approx(expected, rel=1e-12)
+    twins.check(close)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
@@ -182,8 +208,12 @@ def test_constants_are_floats(small_kernels, rng, monkeypatch):
     """For an int, which a user may write, every kernel would be compiled once more."""
     products, launch, seen = small_kernels.products, small_kernels.products.launch, []
 
+    def types_of(arguments):
+        """Those of a tuple's parts, too: Numba compiles for them."""
+        return [types_of(one) if isinstance(one, tuple) else type(one) for one in arguments]
+
     def watch(kernel, grid, block, arguments):
-        seen.append([type(argument) for argument in arguments])
+        seen.append(types_of(arguments))
         launch(kernel, grid, block, arguments)
 
     monkeypatch.setattr(products, "launch", watch)
@@ -194,6 +224,12 @@ def test_constants_are_floats(small_kernels, rng, monkeypatch):
             n, constants = small_kernels.zeros((1,), np.float64), map(number, (1, 0, 0, 1))
             small_kernels.sgd_step(*twins.device, "relu", number(1))
             small_kernels.adam_step(*twins.device, "relu", moments, n, *constants)
+            error, activity = twins.device[2:]
+            small_kernels.feedback(error, twins.device[0], number(1), activity)
+            room = [small_kernels.zeros(activity.shape, np.float64) for _ in range(3)]
+            constants = Relaxation(*map(number, (1, 1, 1, 0)))
+            synapses = small_kernels.dense("relu", batch)
+            synapses.relax_and_compare(activity, room[0], error, twins.device[0], *room[1:], constants)
     middle = len(seen) // 2
     assert seen[:middle] == seen[middle:]
 
