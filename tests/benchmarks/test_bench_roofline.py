@@ -35,8 +35,9 @@ def test_the_largest_kernel_by_hand(works):
     assert work.operations == (2 * 64 + 3) * 3072 * 1024
     assert work.seconds(A100)["memory"] == pytest.approx(26.22e6 / 1.555e12, rel=1e-3)
     assert least(work, H100) == work.seconds(H100)["issue"]
-    assert least(work, H100) == pytest.approx(412.1e6 / 67e12 * 105 / 64, rel=1e-3)
-    assert least(work, A100) == work.seconds(A100)["fp32"]  # there a multiply-add takes two cycles
+    assert least(work, H100) == pytest.approx(412.1e6 / 67e12 * 2.4, rel=1e-3)
+    # there a multiply-add takes two cycles, and so more than half of its instructions fit in between
+    assert least(work, A100) == pytest.approx(work.seconds(A100)["fp32"] * 1.2, rel=1e-12)
 
 
 def test_feedback_that_is_used_at_once(works):

@@ -26,6 +26,7 @@ from pcsim.errors import PcsimError
 from pcsim.experiments.bench.contestant import BATCHES, Samples
 from pcsim.experiments.bench.plan import PAPER_SIZES, Workload
 from pcsim.kernels.backends import make_kernels
+from pcsim.kernels.cuda_arrays import Staging
 from pcsim.learning import MQ
 from pcsim.network.network import Network
 from pcsim.schedule.program import Program, Schedule
@@ -127,6 +128,8 @@ class Trained(Timed):
 class Backprop(Timed):
     """PyTorch as its tutorials write it: eager, Sequential, CrossEntropyLoss and SGD.
 
+    As a graph it gets its mini-batches as pcsim does, beside its work; else it copies them.
+
     Args:
         batch: samples a mini-batch.
         as_graph: whether a step is captured as a CUDA graph and replayed.
@@ -139,11 +142,11 @@ class Backprop(Timed):
         self._model = torch.nn.Sequential(*[one for pair in layers for one in pair][:-1]).to(device)
         self._optimizer = torch.optim.SGD(self._model.parameters(), lr=0.01)
         self._loss, self._device = torch.nn.CrossEntropyLoss(), device
-        samples = Samples.of(Workload(PAPER_SIZES, batch, 1))
-        on_host = [torch.from_numpy(part) for part in (samples.inputs, samples.labels)]
+        self._samples = samples = Samples.of(Workload(PAPER_SIZES, batch, 1))
+        on_host: list[Any] = [torch.from_numpy(part) for part in (samples.inputs, samples.labels)]
         self._host = [part.pin_memory() if device == "cuda" else part for part in on_host]
         self._inputs, self._labels = (part[0].to(device) for part in self._host)
-        self._go = self._act
+        self._go, self._staging = self._act, list[Staging]()
         if as_graph:
             aside = torch.cuda.Stream()
             with torch.cuda.stream(aside):
@@ -154,6 +157,17 @@ class Backprop(Timed):
             with torch.cuda.graph(graph):
                 self._act()
             self._go = graph.replay
+            self._staging = [Staging(held) for held in (self._inputs, self._labels)]
+
+    def _bring(self, batch: int) -> None:
+        if self._staging:
+            for staging, part in zip(
+                self._staging, (self._samples.inputs, self._samples.labels), strict=True
+            ):
+                staging.bring(part[batch])
+            return
+        for held, host in zip((self._inputs, self._labels), self._host, strict=True):
+            held.copy_(host[batch], non_blocking=True)
 
     def _act(self) -> None:
         self._optimizer.zero_grad()
@@ -163,8 +177,7 @@ class Backprop(Timed):
     def steps(self, count: int) -> None:
         """See `Timed`."""
         for step in range(count):
-            for held, host in zip((self._inputs, self._labels), self._host, strict=True):
-                held.copy_(host[step % BATCHES], non_blocking=True)
+            self._bring(step % BATCHES)
             self._go()
         if self._device == "cuda":
             self._torch.cuda.synchronize()
