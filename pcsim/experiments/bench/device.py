@@ -161,10 +161,8 @@ class Backprop(Timed):
 
     def _bring(self, batch: int) -> None:
         if self._staging:
-            for staging, part in zip(
-                self._staging, (self._samples.inputs, self._samples.labels), strict=True
-            ):
-                staging.bring(part[batch])
+            self._staging[0].bring(self._samples.inputs[batch])
+            self._staging[1].bring(self._samples.labels[batch])
             return
         for held, host in zip((self._inputs, self._labels), self._host, strict=True):
             held.copy_(host[batch], non_blocking=True)
