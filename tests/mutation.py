@@ -67,6 +67,11 @@ def of(file: str, *tests: str):
     return lambda old, new, *, times=1: Bug(file, old, new, tests, times)
 
 
+SIMULATED = "tests/kernels/cuda/test_simulator.py::test_in_the_simulator"
+cuda_block = of("kernels/cuda_blocks.py", f"{SIMULATED}[test_products]")
+cuda_product = of("kernels/cuda_products.py", f"{SIMULATED}[test_products]")
+cuda_learning = of("kernels/cuda_hebbian.py", f"{SIMULATED}[test_learning]")
+recording = of("engine/recording.py", f"{SIMULATED}[test_recording]")
 kernel = of("kernels/reference.py", KERNELS, ENGINES, ENERGY)
 order = of("schedule/orders.py", PROGRAM, ENGINES)
 operation = of("schedule/operation.py", PROGRAM, ENGINES)
@@ -305,6 +310,25 @@ BUGS = [
     conv_operation('== "label" and differs', '== "label"'),
     conv_operation('learn_output_from == "label"', 'learn_output_from == "activity"'),
     conv_program('or place.name == "memory"', ""),
+    cuda_block("function(held[turn]) if step < remaining else number(0)", "function(held[turn])"),
+    cuda_block("remaining = unsigned(steps - start) if start < steps else unsigned(0)", "remaining = unsigned(steps - start)"),
+    cuda_block("if fits or unsigned(member + u_members * unsigned(turn)) < u_size:", "if True:"),
+    cuda_block("row = row if row < last_row else last_row", "row = row"),
+    cuda_block("max(shared_size(left, right, tile), tile.groups * tile.rows * tile.columns)", "shared_size(left, right, tile)"),
+    cuda_block("return (row if at < size else nowhere), column", "return row, column"),
+    cuda_product("out[unsigned(row * neurons + column)] = totals[turn] + bias[column]", "out[unsigned(row * neurons + column)] = totals[turn]"),
+    cuda_product("drive, error = number(end.factor) * total, end.error[place]", "drive, error = total, end.error[place]"),
+    cuda_product("difference = value - end.prediction[place]", "difference = value"),
+    cuda_product("end.out[place] = number(end.factor) * total", "end.out[place] = total"),
+    cuda_product("if y == 0 and column < width:", "if y == 0:"),
+    cuda_learning("if done + 1.0 < np.float64(cuda.gridDim.x * cuda.gridDim.y):", "if done + 1.0 < np.float64(cuda.gridDim.x):"),
+    cuda_learning("total[0] = total[1] = 0", "total[0] = 0"),
+    cuda_learning("if kept < 1.0:", "if True:"),
+    cuda_learning("column = unsigned(cuda.blockIdx.y * threads + thread)", "column = thread"),
+    cuda_learning("first_row = unsigned(cuda.threadIdx.x), unsigned(cuda.blockIdx.x * rows_each)", "first_row = unsigned(cuda.threadIdx.x), unsigned(cuda.blockIdx.x)"),
+    recording("unit.compared, unit.magnitude = compared, magnitude", "unit.compared = compared"),
+    recording("observer.repeat_step(step, remembered)", "observer.begin_step(step)"),
+    recording("and one.looks_at(step) for one", "and one is None for one"),
 ]  # fmt: skip
 
 
