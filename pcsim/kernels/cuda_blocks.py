@@ -114,12 +114,13 @@ class Operand:
     along: bool
     activation: ActivationName = "identity"
 
-    def width(self, extent: int) -> int:
+    def width(self, extent: int, depth: int) -> int:
         """Return the numbers of a row of shared memory, which is one step of the sum.
 
-        Threads that read along the sum write to different rows: with four numbers more, to different banks.
+        Threads that read along the sum write to different rows, a warp to some numbers of each: with as many
+        more in each row they write to different banks.
         """
-        return extent + 4 if self.along else extent
+        return extent + max(1, WARP // depth) if self.along else extent
 
 
 @cache
@@ -158,7 +159,7 @@ def _staging(operand: Operand, extent: int, number: Number, tile: Tile) -> tuple
     """Return what asks for a slice of an operand, what stores it, and how many numbers a thread asks for."""
     (function, _), where = activation_functions(operand.activation, number), _places(operand, extent, tile)
     along, members, size = operand.along, tile.members, extent * tile.depth
-    each, wide, fits = -(-size // members), unsigned(operand.width(extent)), size % members == 0
+    each, wide, fits = -(-size // members), unsigned(operand.width(extent, tile.depth)), size % members == 0
     u_size, u_members = unsigned(size), unsigned(members)
 
     def ask(source: View, rows: int, steps: int, first: int, start: int, member: int, held: View) -> None:
@@ -184,7 +185,7 @@ def _staging(operand: Operand, extent: int, number: Number, tile: Tile) -> tuple
 
 def shared_size(left: Operand, right: Operand, tile: Tile) -> int:
     """Return how many numbers of shared memory `block_product` needs for its slices."""
-    width = left.width(tile.rows) + right.width(tile.columns)
+    width = left.width(tile.rows, tile.depth) + right.width(tile.columns, tile.depth)
     return tile.groups * _sides(tile) * tile.depth * width
 
 
@@ -217,9 +218,10 @@ def block_product(left: Operand, right: Operand, number: Number, tile: Tile) -> 
     down, across, depth = tile.down, tile.across, tile.depth
     rows_each, columns_each, with_sums = tile.rows_each, tile.columns_each, tile.groups == 1
     together, sides, alone = _unrolled(tile.depth), _sides(tile), tile.members == WARP
-    left_width, right_width = unsigned(left.width(tile.rows)), unsigned(right.width(tile.columns))
-    rights = unsigned(tile.depth * left.width(tile.rows))  # where they begin in a slice
-    size = unsigned(tile.depth * (left.width(tile.rows) + right.width(tile.columns)))
+    left_width = unsigned(left.width(tile.rows, depth))
+    right_width = unsigned(right.width(tile.columns, depth))
+    rights = unsigned(depth * left_width)  # where they begin in a slice
+    size = unsigned(depth * (left_width + right_width))  # of a slice
     u_rows, u_down, u_across = map(unsigned, (tile.rows, down, across))
     place: Any = np.uint64  # not cut, so that constants become part of the instruction that reads
     u_depth, u_walk = unsigned(depth), unsigned(depth * tile.groups)
