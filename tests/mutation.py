@@ -314,7 +314,7 @@ BUGS = [
     cuda_block("remaining = unsigned(steps - start) if start < steps else unsigned(0)", "remaining = unsigned(steps - start)"),
     cuda_block("if fits or unsigned(member + u_members * unsigned(turn)) < u_size:", "if True:"),
     cuda_block("row = row if row < last_row else last_row", "row = row"),
-    cuda_block("max(shared_size(left, right, tile), tile.groups * tile.rows * tile.columns)", "shared_size(left, right, tile)"),
+    cuda_block("size = max(shared_size(left, right, tile), tile.groups * tile.rows * tile.columns)", "size = shared_size(left, right, tile)"),
     cuda_block("return (row if at < size else nowhere), column", "return row, column"),
     cuda_product("out[unsigned(row * neurons + column)] = totals[turn] + bias[column]", "out[unsigned(row * neurons + column)] = totals[turn]"),
     cuda_product("drive, error = number(end.factor) * total, end.error[place]", "drive, error = total, end.error[place]"),

@@ -189,11 +189,6 @@ def shared_size(left: Operand, right: Operand, tile: Tile) -> int:
     return tile.groups * _sides(tile) * tile.depth * width
 
 
-def gathered_size(left: Operand, right: Operand, tile: Tile) -> int:
-    """Return how many it needs if `gather_groups` works in the same memory afterwards."""
-    return max(shared_size(left, right, tile), tile.groups * tile.rows * tile.columns)
-
-
 def _sides(tile: Tile) -> int:
     """Return how many slices of a group are in shared memory: a block that has to wait for all, two."""
     return 2 if tile.groups == 1 else 1
@@ -280,7 +275,7 @@ def block_product(left: Operand, right: Operand, number: Number, tile: Tile) -> 
 
 
 @cache
-def gather_groups(number: Number, tile: Tile) -> Kernel:
+def _gather_groups(number: Number, tile: Tile) -> Kernel:
     """Return the device function that adds up what each group has of a tile, in the order of the groups.
 
     Arguments: sums, shared, totals. Threads get numbers of the tile in turn, row by row: side by side for
@@ -308,6 +303,39 @@ def gather_groups(number: Number, tile: Tile) -> Kernel:
             totals[turn] = total
 
     return cuda.jit(gather, device=True)
+
+
+@cache
+def tile_totals(left: Operand, right: Operand, number: Number, tile: Tile) -> Kernel:
+    """Return the device function that forms a tile of a product and deals it out among the block's threads.
+
+    Arguments: left and right, flat, rows, columns and steps of the product, first_row, first_column, totals;
+    `totals` gets the `numbers_each` numbers of the thread, whose places `place_of` knows.
+    """
+    multiply, gather = block_product(left, right, number, tile), _gather_groups(number, tile)
+    # One after the other slices, and what each group has summed, lie in the same shared memory.
+    size = max(shared_size(left, right, tile), tile.groups * tile.rows * tile.columns)
+    rows_each, columns_each = tile.rows_each, tile.columns_each
+
+    def form(
+        left: View,
+        right: View,
+        rows: int,
+        columns: int,
+        steps: int,
+        first_row: int,
+        first_column: int,
+        totals: View,
+    ) -> None:
+        shared = cuda.shared.array(size, number)
+        sums = cuda.local.array((rows_each, columns_each), number)
+        for i in range(rows_each):
+            for j in range(columns_each):
+                sums[i, j] = number(0)
+        multiply(left, right, rows, columns, steps, first_row, first_column, shared, sums)
+        gather(sums, shared, totals)
+
+    return cuda.jit(form, device=True)
 
 
 @cache

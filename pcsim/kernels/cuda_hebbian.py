@@ -98,9 +98,8 @@ def close_books() -> Kernel:
         done = cuda.atomic.add(total, 1, 1.0)
         if done + 1.0 < np.float64(cuda.gridDim.x * cuda.gridDim.y):
             return
-        mean = (
-            cuda.atomic.add(total, 0, 0.0) / books.elements
-        )  # a plain read may be of this block's own cache
+        # To add nothing reads what all have added; a plain read may be of this multiprocessor's cache.
+        mean = cuda.atomic.add(total, 0, 0.0) / books.elements
         books.numbers[books.first] = (books.rate / (v[0] + books.r) + books.minimum_rate) * mean
         n[0] += 1
         kept = n[0] / (n[0] + 1)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pcsim.kernels import ActivationName
-from pcsim.kernels.cuda_blocks import Operand, Tile, block_product, gather_groups, gathered_size, place_of
+from pcsim.kernels.cuda_blocks import Operand, Tile, place_of, tile_totals
 from pcsim.kernels.cuda_device import (
     LANES,
     WARP,
@@ -103,23 +103,16 @@ def predict_kernel(activation: ActivationName, number: Number, tile: Tile) -> Ke
     and block: `tile.grid(batch, m)`, `tile.threads`.
     """
     operands = Operand(True, activation), Operand(True)
-    multiply, gather = block_product(*operands, number, tile), gather_groups(number, tile)
-    size, each, place = gathered_size(*operands, tile), tile.numbers_each, place_of(tile)
-    rows, columns, rows_each, columns_each = tile.rows, tile.columns, tile.rows_each, tile.columns_each
+    form, place = tile_totals(*operands, number, tile), place_of(tile)
+    rows, columns, each = tile.rows, tile.columns, tile.numbers_each
 
     def predict(
         activity: View, weight: View, bias: View, out: View, batch: int, below: int, above: int
     ) -> None:
-        shared = cuda.shared.array(size, number)
-        sums = cuda.local.array((rows_each, columns_each), number)
         totals = cuda.local.array(each, number)
-        for i in range(rows_each):
-            for j in range(columns_each):
-                sums[i, j] = number(0)
         samples, neurons, steps = unsigned(batch), unsigned(above), unsigned(below)
         first_row, first_column = unsigned(cuda.blockIdx.y * rows), unsigned(cuda.blockIdx.x * columns)
-        multiply(activity, weight, samples, neurons, steps, first_row, first_column, shared, sums)
-        gather(sums, shared, totals)
+        form(activity, weight, samples, neurons, steps, first_row, first_column, totals)
         for turn in range(each):
             row, column = place(first_row, first_column, turn)
             if row < samples and column < neurons:
@@ -198,22 +191,15 @@ def feedback_kernel(number: Number, tile: Tile, activation: ActivationName | Non
     activation is given. Grid and block: `tile.grid(batch, n)`, `tile.threads`.
     """
     operands = Operand(True), Operand(False)
-    multiply, gather = block_product(*operands, number, tile), gather_groups(number, tile)
-    size, each, place = gathered_size(*operands, tile), tile.numbers_each, place_of(tile)
-    rows, columns, rows_each, columns_each = tile.rows, tile.columns, tile.rows_each, tile.columns_each
+    form, place = tile_totals(*operands, number, tile), place_of(tile)
+    rows, columns, each = tile.rows, tile.columns, tile.numbers_each
     finish, add_up, counts = _ending(activation, number), block_sum(number), activation is not None
 
     def feedback(error: View, weight: View, batch: int, below: int, above: int, end: End) -> None:
-        shared = cuda.shared.array(size, number)
-        sums = cuda.local.array((rows_each, columns_each), number)
         totals = cuda.local.array(each, number)
-        for i in range(rows_each):
-            for j in range(columns_each):
-                sums[i, j] = number(0)
         samples, neurons, steps = unsigned(batch), unsigned(below), unsigned(above)
         first_row, first_column = unsigned(cuda.blockIdx.y * rows), unsigned(cuda.blockIdx.x * columns)
-        multiply(error, weight, samples, neurons, steps, first_row, first_column, shared, sums)
-        gather(sums, shared, totals)
+        form(error, weight, samples, neurons, steps, first_row, first_column, totals)
         square = number(0)
         for turn in range(each):
             row, column = place(first_row, first_column, turn)
@@ -250,10 +236,8 @@ def thin_predict_kernel(activation: ActivationName, number: Number) -> Kernel:
             for turn in range(IN_FLIGHT):
                 at = unsigned(first + threads * unsigned(turn))
                 at = at if at < last else last  # any number does for what is not there
-                rates[turn], weights[turn] = (
-                    activity[unsigned(of_activity + at)],
-                    weight[unsigned(of_weight + at)],
-                )
+                rates[turn] = activity[unsigned(of_activity + at)]
+                weights[turn] = weight[unsigned(of_weight + at)]
             for turn in range(IN_FLIGHT):
                 there = unsigned(first + threads * unsigned(turn)) < width
                 total += function(rates[turn]) * weights[turn] if there else number(0)

@@ -154,6 +154,7 @@ def test_one_sample_is_one_pass(activation, kind, capability, assemble):
     assert compiled.count(r"\bst\.global") == owned + 1 + OF_BOOKS
     asked = len(re.findall(r"\bld\.global", compiled.ptx.split("st.global")[0]))
     assert asked >= 2 * owned  # an error for each weight
+    assert kind == "float64" or compiled.count(r"\b(?:mul|fma)\S*\.f64") == 3  # v is settled, once
     blocks = 4 if kind == "float32" else 2  # of an SM
     assert compiled.registers * cuda_hebbian.ONE_SAMPLE_THREADS <= 65536 // blocks
 
@@ -218,6 +219,7 @@ def test_a_gradient_is_applied_in_one_pass(kind, capability, assemble):
         loads, stores = loads + 3, stores + OF_BOOKS  # n, and v twice, by the block that comes last
         assert (compiled.count(r"\bld\.global"), compiled.count(r"\bst\.global")) == (loads, stores)
         assert compiled.count(r"\b(?:atom|red)\.global\S*add") == 3
+        assert is_double or compiled.count(r"\b(?:mul|fma)\S*\.f64") == 3  # the last block's: v is settled
         assert is_double or compiled.count(r"\bsqrt\S*\.f64") == 0
 
 

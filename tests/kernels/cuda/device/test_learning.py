@@ -68,6 +68,7 @@ def test_who_forms_the_gradient(small_kernels):
     # 3 → 32 and 64 → 128 channels, 3 × 3: 900 and 144 places of the window on an image
     assert walks_far(tile_for(32), 64 * 900, 32, 27)
     assert walks_far(tile_for(128), 64 * 144, 128, 576)
+    assert not walks_far(tile_for(1), 1, 1, 1)
 
 
 @pytest.mark.parametrize("case", [(10, 13, 33), (65, 66, 2), (10, 5, 128), (10, 5, 130), (5, 70, 1)], ids=str)
